@@ -1,0 +1,1 @@
+"""Conveyor: a server for LSTM models."""

@@ -1,0 +1,51 @@
+"""How a request ends, for every door: the error that is shown, the metrics, and one line in the log."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from conveyor.errors import Code, ConveyorError, Internal, PackageError, Unavailable
+from conveyor.gateway.call import Call
+from conveyor.telemetry.logs import log_request
+from conveyor.telemetry.metrics import Metrics
+
+__all__ = ["record_outcome", "shown_error", "stopped"]
+
+_log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("conveyor.api")
+
+
+def shown_error(fault: Exception, request_id: str) -> ConveyorError:
+    """Returns what the caller may see: a request's error as it is, and for anything else, which is logged with
+    its traceback, an `Internal` that shows nothing but the request id."""
+    if isinstance(fault, ConveyorError) and not isinstance(fault, (Internal, PackageError)):
+        return fault
+    _log.error("request failed inside the server", request_id=request_id, exc_info=fault)
+    return Internal(f"the server failed; when reporting this, quote the request id {request_id}")
+
+
+def stopped() -> Unavailable:
+    """Returns what a request is told that was not answered when the server's grace was over."""
+    return Unavailable("the server stopped before the answer; another replica may give it", retry_after_s=1.0)
+
+
+def record_outcome(metrics: Metrics, call: Call, code: Code, started_s: float) -> None:
+    """Counts a finished request and logs it, whether it was answered, refused or abandoned.
+
+    Args:
+        started_s: Monotonic seconds at which the request arrived.
+    """
+    duration_s = time.monotonic() - started_s
+    metrics.request(call.task, call.model, call.version, call.protocol, code, duration_s)
+    log_request(
+        request_id=call.request_id,
+        task=call.task,
+        model=call.model,
+        version=call.version,
+        protocol=call.protocol,
+        code=code,
+        duration_s=duration_s,
+        queue_s=call.queue_s,
+        compute_s=call.compute_s,
+    )

@@ -1,0 +1,105 @@
+"""A connection of the HTTP server: uvicorn's, with bounds on how many there are and how long each may stall."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from conveyor.api.request_id import accept_request_id
+from conveyor.api.rest.envelope import Envelope
+from conveyor.api.rest.errors import error_response
+from conveyor.errors import InvalidArgument, QueueFull
+
+__all__ = ["Connection"]
+
+# How long the head of a request may take to arrive, from the first byte or from the connection on.
+_HEAD_TIMEOUT_S: Final = 30.0
+
+# How long a client may leave an answer unread.
+_WRITE_TIMEOUT_S: Final = 60.0
+
+
+class Connection(HttpToolsProtocol):
+    """Answers by itself what never becomes a request: connections beyond `limit_concurrency`, and broken HTTP.
+
+    uvicorn would answer both in plain text, without a request id.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._max_connections = config.limit_concurrency
+        self.limit_concurrency = None
+        self._head_deadline: float | None = None
+        self._cutting_off: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Waits for a request; for one only to refuse it if there are too many connections."""
+        super().connection_made(transport)
+        if self._max_connections is not None and len(self.connections) > self._max_connections:
+            self.app = Envelope(_too_many_connections)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets its timers."""
+        self._unset_keepalive_if_required()
+        self._stop_cutting_off()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on, and does not wait for ever for the rest of a head."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_head()
+        else:
+            self._head_deadline = None
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
+        """Answers what is not HTTP with the error body, and closes the connection."""
+        response = error_response(
+            InvalidArgument("the request is not valid HTTP/1.1"),
+            headers={"X-Request-Id": accept_request_id(None), "Connection": "close"},
+        )
+        head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%b\r\n%b" % (head, bytes(response.body)))
+        self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Gives a client that does not read its answer some time, then cuts it off."""
+        super().pause_writing()
+        self._cutting_off = self.loop.call_later(_WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Goes on."""
+        self._stop_cutting_off()
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        now = self.loop.time()
+        if self._head_deadline is None:
+            self._head_deadline = now + _HEAD_TIMEOUT_S
+        self.timeout_keep_alive_task = self.loop.call_later(
+            max(0.0, self._head_deadline - now), self.timeout_keep_alive_handler
+        )
+
+    def _stop_cutting_off(self) -> None:
+        if self._cutting_off is not None:
+            self._cutting_off.cancel()
+            self._cutting_off = None
+
+
+async def _too_many_connections(scope: Scope, receive: Receive, send: Send) -> None:
+    error = QueueFull("the server has too many connections; try again later", retry_after_s=1.0)
+    await error_response(error, headers={"Connection": "close"})(scope, receive, send)

@@ -1,0 +1,95 @@
+"""An HTTP server that lives inside a process whose signals and event loop belong to somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from conveyor.api.rest.protocol import Connection
+
+__all__ = ["HttpServer"]
+
+# More than requests can wait in the queue, so that the queue is what fills first.
+_MAX_CONNECTIONS = 10_000
+
+# For answers of requests that the end of the grace cut off.
+_LAST_ANSWERS_S = 1.0
+
+
+class HttpServer:
+    """Serves an ASGI application on a socket that is already bound. Used from one event loop.
+
+    The loop is the caller's (`uvloop.new_event_loop` is the fast one), and so are signals and logging.
+
+    Args:
+        max_connections: Connections beyond it are answered 429 and closed.
+    """
+
+    def __init__(self, app: ASGIApp, sock: socket.socket, *, max_connections: int = _MAX_CONNECTIONS) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            limit_concurrency=max_connections,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
+        self._socket = sock
+        self._server = _EmbeddedServer(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listens; returns once connections are accepted.
+
+        Raises:
+            OSError: The socket can't listen.
+        """
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait((self._serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        if not listening.done():
+            listening.cancel()
+            await self._serving
+
+    async def stop(self, grace_s: float) -> None:
+        """Stops accepting, closes idle connections, and waits until requests in flight are answered.
+
+        Those not answered after `grace_s` seconds (rounded up to whole ones) are cancelled, to which the application
+        may still answer. Closes the socket.
+        """
+        if self._serving is None:
+            self._socket.close()
+            return
+        self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
+        self._server.should_exit = True
+        await self._serving
+        cut_off = list(self._server.server_state.tasks)
+        if cut_off:
+            await asyncio.wait(cut_off, timeout=_LAST_ANSWERS_S)
+
+
+class _EmbeddedServer(uvicorn.Server):
+    """uvicorn without its claim on the process: no signal handler is set, and the start is announced."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to the process's one owner."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens, then announces it."""
+        await super().startup(sockets)
+        self.listening.set()

@@ -1,0 +1,98 @@
+"""Value objects of requests and answers. Names are those of the JSON and the protobuf.
+
+`start` and `end` are Unicode code points into the input, half open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Answer", "Forecast", "ModelKey", "Sentiment", "Series", "Span", "Tagging", "Token"]
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelKey:
+    """One version of one model."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sentiment:
+    """The most probable label, its probability, and the probability of every label."""
+
+    label: str
+    score: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, where it stands, its tag and the probability of that tag there."""
+
+    text: str
+    start: int
+    end: int
+    tag: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A word or an entity; its score is the least probable of its tokens' tags."""
+
+    text: str
+    start: int
+    end: int
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tagging:
+    """The tokens of one text in order, and the spans their tags form."""
+
+    tokens: Sequence[Token]
+    spans: Sequence[Span]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Series:
+    """A history to forecast from.
+
+    values: float64 [steps, features], NaN where an observation is missing, in the caller's units.
+    start: time of the first step, with an offset, or None if unknown.
+    frequency: pandas offset alias of one step, or None for the model's.
+    """
+
+    values: npt.NDArray[np.float64]
+    start: datetime | None = None
+    frequency: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What comes after a series, in the caller's units: `mean[step][target]` and the same for each quantile level."""
+
+    mean: Sequence[Sequence[float]]
+    quantiles: Mapping[str, Sequence[Sequence[float]]]
+    targets: Sequence[str]
+    timestamps: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[ResultT]):
+    """The results of one request, in the order of its items, and the model that gave them."""
+
+    model: str
+    version: str
+    results: Sequence[ResultT]

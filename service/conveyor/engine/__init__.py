@@ -1,0 +1,1 @@
+"""The engine: backlog, policy, batches, executors, and the one thread that owns a device."""

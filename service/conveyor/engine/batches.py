@@ -1,0 +1,90 @@
+"""Rows into a padded batch, and a batch's results into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.domain import ModelKey
+from conveyor.engine.batching.backlog import Row
+from conveyor.engine.batching.policy import Plan
+from conveyor.engine.batching.shapes import Stair, bucket
+from conveyor.engine.executors.port import Batch, BatchResult
+from conveyor.errors import Internal
+from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock
+
+__all__ = ["answer", "assemble"]
+
+
+def assemble(plan: Plan) -> Batch:
+    """Pads rows to the shape of the plan: zeros past each row's end, and filler rows of length zero."""
+    rows: Sequence[Row] = plan.rows
+    stairs: Sequence[Stair] = plan.stairs or [Stair(bucket(len(rows)), 1)]
+    lengths = np.zeros(stairs[0].rows, dtype=np.int32)
+    lengths[: len(rows)] = [row.length for row in rows]
+    first = rows[0].inputs
+    inputs = np.zeros((len(lengths), sum(stair.steps for stair in stairs), first.shape[1]), dtype=first.dtype)
+    for index, row in enumerate(rows):
+        inputs[index, : row.length] = row.inputs
+    return Batch(inputs, lengths, stairs)
+
+
+def answer(
+    model: ModelKey,
+    rows: Sequence[Row],
+    lengths: np.ndarray,
+    result: BatchResult,
+    queue_s: np.ndarray,
+    compute_s: float,
+    padding_steps: int,
+    *,
+    in_chunks: bool,
+) -> list[Reply]:
+    """The answers of rows that were computed together; one whose result is not finite fails alone.
+
+    Args:
+        lengths: int32 [rows].
+        queue_s: float64 [rows], how long each waited.
+        padding_steps: Steps computed that no row asked for.
+        in_chunks: Whether it was one long row.
+    """
+    finite = _finite_rows(result, lengths)
+    keep = np.flatnonzero(finite)
+    ids = np.array([row.id for row in rows], dtype=np.int64)
+    report = BatchReport(model, queue_s[keep], compute_s, len(rows), in_chunks, int(lengths.sum()), padding_steps)
+    answers = ResultBlock(ids[keep], lengths[keep], result.stepwise, _flatten(result, keep, lengths), report)
+    if finite.all():
+        return [answers]
+    message = "the model gave a result that is not finite"
+    return [answers, FailureBlock(model, ids[~finite].tolist(), Internal.__name__, message)]
+
+
+def _finite_rows(result: BatchResult, lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Which rows came out free of NaN and infinity; bool [rows]. Steps past a row's end do not count."""
+    count = len(lengths)
+    finite = np.ones(count, dtype=np.bool_)
+    for array in result.arrays.values():
+        good = np.isfinite(array[:count].astype(np.float32, copy=False))
+        if result.stepwise:
+            past_end = np.arange(array.shape[1]) >= lengths[:, None]
+            good = good.reshape(count, array.shape[1], -1).all(axis=-1) | past_end
+        finite &= good.reshape(count, -1).all(axis=1)
+    return finite
+
+
+def _flatten(
+    result: BatchResult, keep: npt.NDArray[np.intp], lengths: npt.NDArray[np.int32]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """The rows `keep` of a result, one after another, without padding.
+
+    Args:
+        keep: int [kept], indices of rows.
+        lengths: int32 [rows], steps of all rows.
+    """
+    if not result.stepwise:
+        return {name: array[keep] for name, array in result.arrays.items()}
+    return {
+        name: array[keep][np.arange(array.shape[1]) < lengths[keep][:, None]] for name, array in result.arrays.items()
+    }

@@ -1,0 +1,1 @@
+"""Backlog and policy: pure code, no torch, no clock, no asyncio."""

@@ -1,0 +1,89 @@
+"""What an execution costs: measured seconds over rows × steps, corrected while running. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["CostTable", "uniform_costs"]
+
+# Weight of one execution in the running correction: a machine that became slower shows after some tens of them.
+_LEARNING_RATE = 0.05
+# One execution interrupted by something else says nothing about the next.
+_LARGEST_RATIO = 4.0
+# Executions shorter than this say what is added to each, longer ones how fast the machine computes.
+_SHORT_S = 0.005
+
+
+@dataclass(slots=True)
+class CostTable:
+    """Seconds of one execution of a rectangle; between the measured points, and beyond them, on straight lines.
+
+    rows, steps: the measured points, ascending; two of each at least.
+    measured_s: `measured_s[i][j]` for `rows[i]` and `steps[j]`.
+    cut_s: what it costs more to run the steps in two calls instead of one.
+    factor: how much slower than measured this machine computes now.
+    overhead_s: what is added to every execution now, by waiting for an interpreter that is busy elsewhere. Counted
+        apart, because taken for a factor it would make a long queue look dearer than it is.
+    """
+
+    rows: Sequence[int]
+    steps: Sequence[int]
+    measured_s: Sequence[Sequence[float]]
+    cut_s: float
+    factor: float = field(default=1.0)
+    overhead_s: float = field(default=0.0)
+
+    def estimate_s(self, rows: int, steps: int) -> float:
+        """Seconds of `rows` rows of `steps` steps each; never negative."""
+        i, down = _place(self.rows, rows)
+        j, right = _place(self.steps, steps)
+        upper, lower = self.measured_s[i], self.measured_s[i + 1]
+        left = upper[j] + down * (lower[j] - upper[j])
+        beyond = upper[j + 1] + down * (lower[j + 1] - upper[j + 1])
+        return max(left + right * (beyond - left), 0.0) * self.factor + self.overhead_s
+
+    def step_s(self, rows: int) -> float:
+        """Seconds that one more step of `rows` rows adds."""
+        i, down = _place(self.rows, rows)
+        span = self.steps[-1] - self.steps[0]
+        upper, lower = ((line[-1] - line[0]) / span for line in (self.measured_s[i], self.measured_s[i + 1]))
+        return max(upper + down * (lower - upper), 0.0) * self.factor
+
+    @property
+    def row_step_s(self) -> float:
+        """Seconds of one step of one row in a full batch: the price of work when there is much of it."""
+        return self.step_s(self.rows[-1]) / self.rows[-1]
+
+    def observe(self, estimated_s: float, actual_s: float) -> None:
+        """Corrects the table by one execution: what was expected of it and what it took."""
+        computed_s = estimated_s - self.overhead_s
+        if computed_s <= _SHORT_S:
+            self.overhead_s = max(self.overhead_s + _LEARNING_RATE * (actual_s - estimated_s), 0.0)
+            return
+        ratio = (actual_s - self.overhead_s) / computed_s
+        ratio = min(max(ratio, 1 / _LARGEST_RATIO), _LARGEST_RATIO)
+        self.factor *= 1 + _LEARNING_RATE * (ratio - 1)
+
+    def relax(self) -> None:
+        """Leans back towards what was measured at load: called when an estimate kept an execution from happening,
+        which could otherwise never be found wrong."""
+        self.factor += _LEARNING_RATE * (1 - self.factor) if self.factor > 1 else 0.0
+        self.overhead_s *= 1 - _LEARNING_RATE
+
+    def seconds(self) -> Sequence[Sequence[float]]:
+        """The table as it stands now."""
+        return [[value * self.factor + self.overhead_s for value in line] for line in self.measured_s]
+
+
+def uniform_costs(row_step_s: float, call_s: float) -> CostTable:
+    """A table in which every step of every row costs the same: for simulations and before anything was measured."""
+    rows, steps = (2, 64), (8, 64)
+    return CostTable(rows, steps, [[call_s + row_step_s * n * t for t in steps] for n in rows], cut_s=call_s)
+
+
+def _place(points: Sequence[int], value: int) -> tuple[int, float]:
+    """The interval whose line gives the value, and where on it the value lies (outside 0 to 1 beyond the ends)."""
+    index = min(max(bisect_right(points, value) - 1, 0), len(points) - 2)
+    return index, (value - points[index]) / (points[index + 1] - points[index])

@@ -1,0 +1,134 @@
+"""Which rows run next, together, and in what shape. Pure: no torch, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from conveyor.engine.batching.backlog import Queue, Row
+from conveyor.engine.batching.costs import CostTable
+from conveyor.engine.batching.shapes import STEP_BUCKETS, Stair, bucket, staircase
+
+__all__ = ["BatchLimits", "Plan", "chunk_steps", "form_batch", "longest_whole", "plan_batch", "price_s"]
+
+# A row never waits, inside its batch, for one more than this many times as long.
+_STRETCH = 2.0
+_STRETCH_STEPS = 16
+# A batch of many rows holds the device for no more slices than this.
+_SLICES_OF_A_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The largest batch, and how long the device is held.
+
+    rows: rows of a batch.
+    padded_steps: rows × longest row; a single row may be longer.
+    slice_s: seconds after which other rows get a turn: a batch of several rows takes two of these at most, a row whose
+        lone execution takes longer than one is run in chunks of at most one.
+    lane_rows, lane_steps: rows of one model that are run in chunks at the same time, and their steps, which bound the
+        memory they hold; a single row may be longer.
+    lane_share: part of the device time that rows in chunks get while others wait.
+    """
+
+    rows: int = 64
+    padded_steps: int = 65_536
+    slice_s: float = 0.02
+    lane_rows: int = 16
+    lane_steps: int = 262_144
+    lane_share: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Rows to run together, and how.
+
+    rows: in descending order of length, as the staircase needs them.
+    stairs: the calls; empty if no row has a step.
+    seconds: what the execution should take.
+    """
+
+    rows: Sequence[Row]
+    stairs: Sequence[Stair]
+    seconds: float
+
+
+def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: CostTable, now: float) -> Sequence[Row]:
+    """The most urgent row, and the rows that cost least beside it: those most like it in length.
+
+    As many of them as make a useful step cheapest, each batch priced as the rectangle around its rows: where a step
+    of more rows costs as much more (a CPU), few rows of one length are better than many of different ones, and their
+    answers are not held up by the others'.
+
+    Args:
+        padded_steps: The budget of steps now; a single row may exceed it.
+        now: Monotonic seconds: no row gets company that would make it late, unless more rows wait than one batch
+            holds. Then every row is urgent, and small batches would make more of them late.
+    """
+    first = queue.most_urgent()
+    longest_beside = max(_STRETCH * first.length, first.length + _STRETCH_STEPS)
+    chosen: list[Row] = []
+    longest = useful = cheapest = 0
+    least = math.inf
+    deadline = math.inf
+    crowded = len(queue) > limits.rows
+    for row in queue.like(first, longest_beside):
+        longest = max(longest, row.length)
+        deadline = math.inf if crowded else min(deadline, row.deadline)
+        rows = bucket(len(chosen) + 1)
+        seconds = costs.estimate_s(rows, longest)
+        too_long = now + seconds > deadline or seconds > _SLICES_OF_A_BATCH * limits.slice_s
+        if chosen and (rows * longest > padded_steps or too_long):
+            break
+        chosen.append(row)
+        # An empty row is work too.
+        useful += max(row.length, 1)
+        if seconds / useful <= least:
+            least, cheapest = seconds / useful, len(chosen)
+        if len(chosen) == limits.rows:
+            break
+    return chosen[:cheapest]
+
+
+def plan_batch(rows: Sequence[Row], costs: CostTable) -> Plan:
+    """Orders rows and cuts their steps where that saves time."""
+    ordered = sorted(rows, key=lambda row: row.length, reverse=True)
+    stairs = staircase([row.length for row in ordered], costs)
+    return Plan(ordered, stairs, price_s(stairs, len(rows), costs))
+
+
+def price_s(stairs: Sequence[Stair], rows: int, costs: CostTable) -> float:
+    """Seconds that a staircase should take."""
+    if not stairs:
+        return costs.estimate_s(bucket(rows), 0)
+    first, later = stairs[0], stairs[1:]
+    seconds = costs.estimate_s(first.rows, first.steps)
+    return seconds + sum(costs.cut_s * costs.factor + stair.steps * costs.step_s(stair.rows) for stair in later)
+
+
+def longest_whole(costs: CostTable, slice_s: float) -> int:
+    """The longest row that is run whole, in steps: alone it takes no more than a slice."""
+    rows = bucket(1)
+    fixed_s = costs.estimate_s(rows, 0)
+    per_step_s = costs.step_s(rows)
+    if per_step_s <= 0:
+        return STEP_BUCKETS[-1]
+    return max(int((slice_s - fixed_s) / per_step_s), STEP_BUCKETS[-1])
+
+
+def chunk_steps(rows: int, phases: int, remaining: int, costs: CostTable, slice_s: float) -> int:
+    """How many steps rows in chunks go on before others get a turn: the most that fit into a slice and are needed.
+
+    Args:
+        rows: Rows computed together.
+        phases: Directions × layers that a step passes through; one chunk runs one of them.
+        remaining: Steps that the longest of the rows still needs in its phase.
+    """
+    per_step_s = costs.step_s(rows) / phases
+    chosen = STEP_BUCKETS[0]
+    for steps in STEP_BUCKETS[1:]:
+        if chosen >= remaining or costs.cut_s * costs.factor + steps * per_step_s > slice_s:
+            break
+        chosen = steps
+    return chosen

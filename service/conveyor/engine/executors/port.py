@@ -1,0 +1,91 @@
+"""The executor port: what the engine's thread asks of whatever runs batches on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.domain import ModelKey
+from conveyor.engine.batching.lane import Scan
+from conveyor.engine.batching.shapes import Stair
+from conveyor.wire.messages import Inputs
+
+__all__ = ["Batch", "BatchResult", "Executor", "OutOfDeviceMemory"]
+
+
+class OutOfDeviceMemory(Exception):
+    """The device has no room for this execution; a smaller one may fit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Rows padded to one length.
+
+    inputs: int32 or float32 [rows, steps, width]; what lies past a row's length is zero and must not matter.
+    lengths: int32 [rows], descending, at most `steps` each.
+    stairs: the calls to make; their steps sum to `steps`, and the first has all rows.
+    """
+
+    inputs: Inputs
+    lengths: npt.NDArray[np.int32]
+    stairs: Sequence[Stair]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchResult:
+    """What came out, by name: [rows, steps, …] if `stepwise` (valid up to each row's length), else [rows, …]."""
+
+    arrays: Mapping[str, npt.NDArray[np.generic]]
+    stepwise: bool
+
+
+ScanT = TypeVar("ScanT", bound=Scan)
+
+
+class Executor(Protocol[ScanT]):
+    """Owns models on one device. All calls come from one thread, one at a time."""
+
+    @property
+    def device(self) -> str:
+        """The device by name: `cpu`, `cuda:0`."""
+
+    def load(self, key: ModelKey, directory: Path) -> None:
+        """Puts a package on the device.
+
+        Raises:
+            PackageError: The weights do not fit the description.
+        """
+
+    def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
+        """Inputs of a model's width and dtype that are all padding: [rows, steps, width]."""
+
+    def run(self, key: ModelKey, batch: Batch) -> BatchResult:
+        """Computes a batch. A row's answer depends on that row alone, and not on the stairs.
+
+        Raises:
+            OutOfDeviceMemory: The batch is too large for the device now.
+        """
+
+    def begin(self, key: ModelKey, inputs: Inputs) -> ScanT:
+        """Puts a row of one step or more, [steps, width], on the device, to be run in chunks."""
+
+    def advance(self, key: ModelKey, scans: Sequence[ScanT], phase: int, steps: int, rows: int) -> None:
+        """Runs the next `steps` steps of a phase that all rows can go on with, or what is left of it.
+
+        Args:
+            rows: Rows to compute, at least as many as there are scans; the rest is filler.
+        """
+
+    def finish(self, key: ModelKey, scan: ScanT) -> BatchResult:
+        """The result of a row that is done, as `run` gives it for a batch of this row alone: bit for bit."""
+
+    def unload(self, key: ModelKey) -> None:
+        """Forgets a model and frees its memory."""
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Device memory by kind (`weights`, `allocated`)."""

@@ -1,0 +1,188 @@
+"""Text to ids: tokens with their offsets, and for each token the id of every column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.features.characters import character_spans
+from conveyor.features.normalise import MAX_TOKEN_CODE_POINTS, normalise, shape
+from conveyor.features.subwords import SubwordTokenizer
+from conveyor.features.vocabulary import UNKNOWN, Vocabulary
+from conveyor.features.words import word_spans
+from conveyor.spec import ColumnSpec, TextSpec
+
+__all__ = ["EncodedText", "TextEncoder", "count_entries"]
+
+_SPANS: Final[Mapping[str, Callable[[str], list[tuple[int, int]]]]] = {
+    "word": word_spans,
+    "character": character_spans,
+}
+_END: Final = "</s>"
+_MAX_CACHED_TOKENS: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedText:
+    """The tokens of one text.
+
+    ids: int32 [steps, columns], 1 where a column's entry is unknown; never 0, which is padding.
+    starts, ends: int32 [steps], code points into the original text, half open.
+    """
+
+    ids: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int32]
+    ends: npt.NDArray[np.int32]
+
+
+class TextEncoder:
+    """Encodes the texts of one package.
+
+    The ids of a token depend on its text alone, except in a `bigram` column, where the next token counts too.
+    Calls are independent of each other; any thread may make them.
+
+    Args:
+        encoding: A vocabulary for words and characters, a subword tokenizer for subwords.
+    """
+
+    def __init__(self, spec: TextSpec, encoding: Vocabulary | SubwordTokenizer) -> None:
+        if isinstance(encoding, SubwordTokenizer) != (spec.tokenizer == "subword"):
+            raise TypeError(f"tokenizer {spec.tokenizer!r} does not go with a {type(encoding).__name__}")
+        self._encode: Callable[[str], EncodedText]
+        self._encode_tokens: Callable[[Sequence[str]], npt.NDArray[np.int32]]
+        if isinstance(encoding, SubwordTokenizer):
+            self._subwords = encoding
+            self._encode = self._encode_subwords
+            self._encode_tokens = self._first_subwords
+        else:
+            self._spans = _SPANS[spec.tokenizer]
+            self._lookup = _Lookup(spec.columns, encoding)
+            self._encode = self._encode_spans
+            self._encode_tokens = self._lookup.rows
+
+    @classmethod
+    def load(cls, spec: TextSpec, directory: Path) -> Self:
+        """Reads `vocab.txt`, or `tokenizer.json` for subwords, from a package's directory.
+
+        Raises:
+            PackageError: The file is missing or does not fit the spec; every problem found is listed.
+        """
+        if spec.tokenizer == "subword":
+            return cls(spec, SubwordTokenizer.load(directory, spec.columns[0].size))
+        return cls(spec, Vocabulary.load(directory, spec.columns))
+
+    def encode(self, text: str) -> EncodedText:
+        """Splits a text into tokens and encodes them; a text without tokens gives zero steps."""
+        return self._encode(text)
+
+    def encode_tokens(self, tokens: Sequence[str]) -> EncodedText:
+        """Encodes given tokens, one step each; offsets are into the tokens joined by one space.
+
+        With subwords the id of a token is that of its first subword.
+        """
+        lengths = np.fromiter((len(token) for token in tokens), np.int32, len(tokens))
+        ends = np.fromiter(accumulate(lengths.tolist(), lambda end, length: end + 1 + length), np.int32, len(tokens))
+        return EncodedText(self._encode_tokens(tokens), ends - lengths, ends)
+
+    def _encode_spans(self, text: str) -> EncodedText:
+        spans = self._spans(text)
+        offsets = np.array(spans, np.int32).reshape(-1, 2)
+        ids = self._lookup.rows([text[start:end] for start, end in spans])
+        return EncodedText(ids, offsets[:, 0].copy(), offsets[:, 1].copy())
+
+    def _encode_subwords(self, text: str) -> EncodedText:
+        ids, spans = self._subwords.split(text)
+        offsets = np.array(spans, np.int32).reshape(-1, 2)
+        return EncodedText(np.array(ids, np.int32).reshape(-1, 1), offsets[:, 0].copy(), offsets[:, 1].copy())
+
+    def _first_subwords(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
+        return np.array(self._subwords.first_ids(tokens), np.int32).reshape(-1, 1)
+
+
+class _Lookup:
+    """Ids of tokens. Words repeat, so what a token gave is kept, within a bound."""
+
+    def __init__(self, columns: Sequence[ColumnSpec], vocabulary: Vocabulary) -> None:
+        self._num_columns = len(columns)
+        self._columns = [(_entry_of(column), vocabulary.ids(column.name)) for column in columns]
+        self._bigram_column = next((i for i, column in enumerate(columns) if column.kind == "bigram"), None)
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
+        """int32 [len(tokens), columns]."""
+        cache = self._cache
+        flat: list[int] = []
+        for token in tokens:
+            flat += cache.get(token) or self._ids(token)
+        ids = np.array(flat, np.int32).reshape(len(tokens), self._num_columns)
+        if self._bigram_column is not None:
+            known = self._columns[self._bigram_column][1]
+            bigrams = (known.get(bigram, UNKNOWN) for bigram in _bigrams(tokens))
+            ids[:, self._bigram_column] = np.fromiter(bigrams, np.int32, len(tokens))
+        return ids
+
+    def _ids(self, token: str) -> tuple[int, ...]:
+        normalised = normalise(token)
+        ids = tuple(known.get(entry(normalised), UNKNOWN) for entry, known in self._columns)
+        if len(token) <= MAX_TOKEN_CODE_POINTS:  # else a few giant tokens could hold much memory
+            if len(self._cache) >= _MAX_CACHED_TOKENS:
+                self._cache.clear()
+            self._cache[token] = ids
+        return ids
+
+
+def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[str, Counter[str]]:
+    """Counts the entries of every column over texts, or lists of tokens, for `Vocabulary.build`.
+
+    The spec's tokenizer must be `word` or `character`; a subword tokenizer is trained by its own library.
+    """
+    spans = _SPANS[spec.tokenizer]
+    token_counts: Counter[str] = Counter()
+    bigram_counts: Counter[str] = Counter()
+    wants_bigrams = any(column.kind == "bigram" for column in spec.columns)
+    for item in items:
+        tokens = [item[start:end] for start, end in spans(item)] if isinstance(item, str) else item
+        token_counts.update(tokens)
+        if wants_bigrams:
+            bigram_counts.update(_bigrams(tokens))
+    normalised_counts: Counter[str] = Counter()
+    for token, count in token_counts.items():
+        normalised_counts[normalise(token)] += count
+    counts: dict[str, Counter[str]] = {}
+    for column in spec.columns:
+        if column.kind == "bigram":
+            counts[column.name] = bigram_counts
+            continue
+        entry = _entry_of(column)
+        counts[column.name] = Counter()
+        for normalised, count in normalised_counts.items():
+            counts[column.name][entry(normalised)] += count
+    return counts
+
+
+def _entry_of(column: ColumnSpec) -> Callable[[str], str]:
+    """Gives the function from a normalised token to its entry in a column (for `bigram`: without the next token)."""
+    length = column.length
+    if column.kind == "lower":
+        return str.lower
+    if column.kind == "shape":
+        return shape
+    if column.kind == "prefix":
+        return lambda token: token[:length]
+    if column.kind == "suffix" and length is not None:
+        return lambda token: token[-length:]
+    return lambda token: token
+
+
+def _bigrams(tokens: Sequence[str]) -> list[str]:
+    """Each normalised token joined by a space to the next one, the last to an end marker."""
+    forms = {token: normalise(token) for token in set(tokens)}
+    normalised = [forms[token] for token in tokens]
+    return [f"{token} {following}" for token, following in zip(normalised, [*normalised[1:], _END], strict=False)]

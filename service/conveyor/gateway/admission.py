@@ -1,0 +1,152 @@
+"""What is accepted and not yet answered: bounded, priced, and refused at once where it can't be in time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from conveyor.domain import ModelKey
+from conveyor.errors import DeadlineExceeded, QueueFull
+from conveyor.wire.messages import NORMAL_PRIORITY, PATIENCE_S
+
+__all__ = ["Admission"]
+
+# Until a model's first request was encoded: every code point or value may be a step.
+_STEPS_PER_SIZE = 1.0
+_LEARNING_RATE = 0.1
+_LONGEST_RETRY_S = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Accepted:
+    """A request in flight.
+
+    due: monotonic seconds by which the engine wants to begin serving it.
+    by_deadline: whether that is its deadline; if not, the engine spaces its rows by what they cost from there on.
+    seconds: device time its steps should take.
+    """
+
+    due: float
+    by_deadline: bool
+    rows: int
+    seconds: float
+
+
+class Admission:
+    """Counts rows, and their size in code points or values, of the requests in flight. Event loop only.
+
+    Size is counted beside rows because it bounds memory: a row may be one word or a million code points.
+    Device time is estimated from the engine's own cost table and from how many steps a code point of each model has
+    made so far, so that a refused caller is told when to come back.
+    """
+
+    def __init__(self, max_rows: int, max_size: int, batch_rows: int) -> None:
+        self._batch_rows = batch_rows
+        self._max_rows = max_rows
+        self._max_size = max_size
+        self._rows = 0
+        self._size = 0
+        self._accepted: set[_Accepted] = set()
+        self._seconds = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._step_s: dict[ModelKey, float] = {}
+        self._batch_s: dict[ModelKey, float] = {}
+        self._steps_per_size: dict[ModelKey, float] = {}
+
+    async def wait_idle(self) -> None:
+        """Returns once every request that was accepted is answered."""
+        await self._idle.wait()
+
+    def set_price(self, model: ModelKey, row_step_s: float) -> None:
+        """Tells what a step of a row costs in a full batch, by the engine's table as it stands."""
+        self._step_s[model] = row_step_s
+
+    def observe(self, model: ModelKey, steps: int, seconds: float) -> None:
+        """Tells what an execution took for its useful steps; what is beyond their price comes with every execution.
+
+        It is not put on the steps: small batches would make them dear, dear steps would be refused, and so batches
+        would stay small.
+        """
+        beyond_s = max(seconds - steps * self._step_s.get(model, 0.0), 0.0)
+        before_s = self._batch_s.get(model, beyond_s)
+        self._batch_s[model] = before_s + _LEARNING_RATE * (beyond_s - before_s)
+
+    def learn(self, model: ModelKey, size: int, steps: int) -> None:
+        """Tells how many steps a request of some size made."""
+        if size > 0:
+            before = self._steps_per_size.get(model, steps / size)
+            self._steps_per_size[model] = before + _LEARNING_RATE * (steps / size - before)
+
+    @contextmanager
+    def admit(
+        self, model: ModelKey, rows: int, size: int, now: float, deadline: float, priority: int = NORMAL_PRIORITY
+    ) -> Iterator[None]:
+        """Holds room for a request while it is worked on.
+
+        Args:
+            now, deadline: Monotonic seconds.
+            priority: One of `wire.messages.PRIORITIES`.
+
+        Raises:
+            QueueFull: There is no room now; says when there should be.
+            DeadlineExceeded: What is due before it would take until after its deadline.
+        """
+        if self._rows + rows > self._max_rows:
+            raise self._full(f"{self._rows} rows wait, at most {self._max_rows} are accepted")
+        if self._size + size > self._max_size:
+            raise self._full(f"{self._size} code points and values wait, at most {self._max_size} are accepted")
+        seconds = size * self._steps_per_size.get(model, _STEPS_PER_SIZE) * self._step_s.get(model, 0.0)
+        batch_s = self._batch_s.get(model, 0.0)
+        ahead_s = self._ahead_s(now, deadline, seconds, rows, batch_s)
+        # With nothing in flight the engine has the last word: an estimate that let nothing through would never be
+        # corrected.
+        if self._accepted and now + ahead_s + seconds > deadline:
+            raise DeadlineExceeded(
+                f"the answer would take about {ahead_s + seconds:.3f} s, longer than the deadline allows",
+                retry_after_s=self._retry_after_s(),
+            )
+        patient = now + PATIENCE_S[priority]
+        request = _Accepted(min(deadline, patient), deadline <= patient, rows, seconds)
+        self._accepted.add(request)
+        self._rows += rows
+        self._size += size
+        self._seconds += seconds
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._accepted.remove(request)
+            self._rows -= rows
+            self._size -= size
+            self._seconds -= seconds
+            if not self._accepted:
+                # Also where rounding has left a trace.
+                self._seconds = 0.0
+                self._idle.set()
+
+    def _ahead_s(self, now: float, deadline: float, seconds: float, rows: int, batch_s: float) -> float:
+        """Time until a request of some rows would begin its last batch, behind those that are due before it."""
+
+        def wait_s(rows_ahead: int, seconds_ahead: float) -> float:
+            return seconds_ahead + batch_s * ((rows_ahead + rows - 1) // self._batch_rows)
+
+        if now + wait_s(self._rows, self._seconds) + seconds <= deadline:
+            return wait_s(self._rows, self._seconds)
+        rows_ahead = seconds_ahead = 0.0
+        for request in self._accepted:
+            if request.due <= deadline and request.seconds > 0:
+                due_s = request.seconds if request.by_deadline else min(request.seconds, deadline - request.due)
+                seconds_ahead += due_s
+                rows_ahead += request.rows * due_s / request.seconds
+        return wait_s(int(rows_ahead), seconds_ahead)
+
+    def _full(self, reason: str) -> QueueFull:
+        return QueueFull(f"the queue is full: {reason}; try again later", retry_after_s=self._retry_after_s())
+
+    def _retry_after_s(self) -> float:
+        """When what is in flight should be done: whole seconds, as the header wants them."""
+        return min(max(math.ceil(self._seconds), 1.0), _LONGEST_RETRY_S)

@@ -1,0 +1,132 @@
+"""From items to results for a model that is already chosen: check, encode, compute, decode.
+
+Requests and the samples of a package at load take this same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from conveyor.domain import Forecast, ModelKey, Sentiment, Series, Tagging
+from conveyor.gateway.admission import Admission
+from conveyor.gateway.call import Call
+from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_tokens
+from conveyor.gateway.codecs import ForecastCodec, ForecastItem, SentimentCodec, TagCodec, TaggedText
+from conveyor.gateway.dispatcher import Dispatcher, RowResult
+from conveyor.gateway.limits import Limits
+from conveyor.wire.messages import Inputs
+
+__all__ = ["Answering", "size_of"]
+
+ItemT = TypeVar("ItemT")
+ContextT = TypeVar("ContextT")
+ResultT = TypeVar("ResultT")
+
+# What takes about a millisecond to translate, and more of which leaves the event loop: code points or values in,
+# steps or values out.
+_INLINE_SIZE = 4096
+_INLINE_STEPS = 512
+_INLINE_VALUES = 16_384
+
+
+def size_of(items: Sequence[str] | Sequence[Sequence[str]] | Sequence[str | Sequence[str]] | Sequence[Series]) -> int:
+    """Code points and values in the items of a request."""
+    size = 0
+    for item in items:
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, Series):
+            size += item.values.size
+        else:
+            size += sum(map(len, item))
+    return size
+
+
+class Answering:
+    """Answers items, in order. Event loop only; may raise any request error."""
+
+    def __init__(self, dispatcher: Dispatcher, admission: Admission, limits: Limits) -> None:
+        self._dispatcher = dispatcher
+        self._admission = admission
+        self._limits = limits
+
+    async def sentiment(
+        self, call: Call, key: ModelKey, codec: SentimentCodec, inputs: Sequence[str]
+    ) -> Sequence[Sentiment]:
+        """Classifies texts."""
+
+        def encode(index: int, text: str) -> tuple[Inputs, None]:
+            check_text(text, f"inputs[{index}]", self._limits)
+            return codec.encode(text)
+
+        return await self._compute(call, key, inputs, encode, codec.decode, _INLINE_STEPS)
+
+    async def tag(
+        self, call: Call, key: ModelKey, codec: TagCodec, inputs: Sequence[str | Sequence[str]]
+    ) -> Sequence[Tagging]:
+        """Tags texts or given tokens."""
+
+        def encode(index: int, item: str | Sequence[str]) -> tuple[Inputs, TaggedText]:
+            if isinstance(item, str):
+                check_text(item, f"inputs[{index}]", self._limits)
+            else:
+                check_tokens(item, f"inputs[{index}]", self._limits)
+            return codec.encode(item)
+
+        return await self._compute(call, key, inputs, encode, codec.decode, _INLINE_STEPS)
+
+    async def forecast(
+        self,
+        call: Call,
+        key: ModelKey,
+        codec: ForecastCodec,
+        series: Sequence[Series],
+        horizon: int | None,
+        quantiles: Sequence[float] | None,
+    ) -> Sequence[Forecast]:
+        """Forecasts series; None takes the model's default horizon and its trained quantile levels."""
+        steps = check_horizon(horizon, codec.spec)
+        levels = check_levels(quantiles, codec.spec, self._limits)
+
+        def encode(index: int, item: Series) -> tuple[Inputs, ForecastItem]:
+            check_series(item, codec.spec, f"series[{index}]", self._limits, steps)
+            return codec.encode(item)
+
+        def decode(item: ForecastItem, result: RowResult) -> Forecast:
+            return codec.decode(item, result, steps, levels)
+
+        values_a_row = steps * len(codec.spec.series.targets) * (1 + len(levels))
+        return await self._compute(call, key, series, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
+
+    async def _compute(
+        self,
+        call: Call,
+        key: ModelKey,
+        items: Sequence[ItemT],
+        encode: Callable[[int, ItemT], tuple[Inputs, ContextT]],
+        decode: Callable[[ContextT, RowResult], ResultT],
+        inline: int,
+    ) -> Sequence[ResultT]:
+        """Checks and encodes, computes, and decodes; what is large is translated off the event loop.
+
+        Args:
+            inline: How much is decoded at once: steps of a stepwise result, rows of any other.
+        """
+        size = size_of(items)  # type: ignore[arg-type]
+        encoded = await _translate(
+            size <= _INLINE_SIZE, lambda: [encode(index, item) for index, item in enumerate(items)]
+        )
+        rows = [row for row, _ in encoded]
+        self._admission.learn(key, size, sum(map(len, rows)))
+        results = await self._dispatcher.run(call, key, rows)
+        return await _translate(
+            sum(len(next(iter(result.values()))) for result in results) <= inline,
+            lambda: [decode(context, result) for (_, context), result in zip(encoded, results, strict=True)],
+        )
+
+
+async def _translate(at_once: bool, work: Callable[[], ResultT]) -> ResultT:
+    """Does small work at once and large work in a thread, so that nothing holds up the event loop."""
+    return work() if at_once else await asyncio.to_thread(work)

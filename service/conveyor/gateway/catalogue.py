@@ -1,0 +1,190 @@
+"""Which models there are, which of them serve, and which answers when a caller names none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from conveyor.domain import ModelKey
+from conveyor.errors import InvalidArgument, NotFound, Unavailable
+from conveyor.gateway.codecs import Codec
+from conveyor.spec import ForecastSpec, PackageSpec, Task
+from conveyor.wire.port import CostReport
+
+__all__ = ["Catalogue", "Entry", "ModelDescription", "State"]
+
+_LONGEST_SHOWN = 64
+
+CodecT = TypeVar("CodecT", bound=Codec)
+
+
+class State(StrEnum):
+    """LOADING: being put on the device or replaying its samples. READY: serves. FAILED: refused, see the reason."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One version of one model. `spec` and `codec` are known once its package could be read."""
+
+    key: ModelKey
+    state: State = State.LOADING
+    reason: str | None = None
+    spec: PackageSpec | None = None
+    codec: Codec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDescription:
+    """A model as `/v1/models` shows it; None is left out."""
+
+    name: str
+    task: str | None
+    version: str
+    versions: Sequence[str]
+    state: str
+    default: bool
+    description: str | None = None
+    reason: str | None = None
+    labels: Sequence[str] | None = None
+    features: Sequence[str] | None = None
+    targets: Sequence[str] | None = None
+    frequency: str | None = None
+    history: int | None = None
+    max_horizon: int | None = None
+    streamable: bool | None = None
+    plan: Mapping[str, str] | None = None
+    costs: CostReport | None = None
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """The models of this server. Used from the event loop only.
+
+    defaults: the model of each task that answers when a request names none.
+    plan: how every model is executed, for the description.
+    costs: what each model costs by the engine's latest word, for the description.
+    """
+
+    defaults: Mapping[Task, str]
+    plan: dict[str, str]
+    costs: Mapping[ModelKey, CostReport] = field(default_factory=dict)
+    _entries: dict[ModelKey, Entry] = field(default_factory=dict)
+
+    def put(self, entry: Entry) -> None:
+        """Adds or replaces a version."""
+        self._entries[entry.key] = entry
+
+    def entries(self) -> Sequence[Entry]:
+        """All versions, by name, then by ascending version."""
+        return sorted(self._entries.values(), key=lambda entry: (entry.key.name, int(entry.key.version)))
+
+    def resolve(
+        self, task: Task, codec_type: type[CodecT], name: str | None, version: str | None
+    ) -> tuple[ModelKey, CodecT]:
+        """Finds the version that answers: the highest that serves, unless one is named.
+
+        Raises:
+            NotFound: No such model or version serves here.
+            InvalidArgument: The model is of another task.
+            Unavailable: It is still loading.
+        """
+        entry = self.find(self.defaults[task] if name is None else name, version)
+        if entry.state is State.LOADING:
+            raise Unavailable(
+                f"model {entry.key.name!r} version {entry.key.version} is still loading", retry_after_s=1.0
+            )
+        if entry.state is State.FAILED:
+            raise NotFound(
+                f"model {entry.key.name!r} version {entry.key.version} was refused at load; /v1/models says why"
+            )
+        if not isinstance(entry.codec, codec_type):
+            raise InvalidArgument(f"model {entry.key.name!r} is for {_task(entry)}, not for {task}", field="model")
+        return entry.key, entry.codec
+
+    def find(self, name: str, version: str | None) -> Entry:
+        """A version of a model in whatever state: the named one, or the highest that serves, or else may serve.
+
+        Raises:
+            NotFound: There is no such model or version.
+        """
+        versions = self._versions(name)
+        if not versions:
+            known = ", ".join(sorted({key.name for key in self._entries}))
+            raise NotFound(f"there is no model {_shown(name)} here; there are: {known or 'none'}")
+        if version is None:
+            return _serving(versions)
+        for entry in versions:
+            if entry.key.version == version:
+                return entry
+        known = ", ".join(entry.key.version for entry in versions)
+        raise NotFound(f"model {name!r} has no version {_shown(version)}; there are: {known}")
+
+    def describe(self) -> Sequence[ModelDescription]:
+        """Every model, by name."""
+        return [self.describe_one(name) for name in sorted({key.name for key in self._entries})]
+
+    def describe_one(self, name: str) -> ModelDescription:
+        """One model by its serving version.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        entry = self.find(name, None)
+        ready = [e.key.version for e in self._versions(name) if e.state is State.READY]
+        spec = entry.spec
+        common = ModelDescription(
+            name=name,
+            task=spec.task if spec else None,
+            version=entry.key.version,
+            versions=ready,
+            state=entry.state.value,
+            default=name in self.defaults.values(),
+            description=spec.description if spec else None,
+            reason=entry.reason,
+            plan=self.plan,
+            costs=self.costs.get(entry.key),
+        )
+        return _with_details(common, spec)
+
+    def _versions(self, name: str) -> Sequence[Entry]:
+        return [entry for entry in self.entries() if entry.key.name == name]
+
+
+def _shown(name: str) -> str:
+    """A name as a caller sent it, cut to what a name can be."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else name[:_LONGEST_SHOWN] + "…")
+
+
+def _serving(versions: Sequence[Entry]) -> Entry:
+    """The highest version that serves; if none does, the highest that may yet, else the highest."""
+    for state in (State.READY, State.LOADING):
+        found = [entry for entry in versions if entry.state is state]
+        if found:
+            return found[-1]
+    return versions[-1]
+
+
+def _task(entry: Entry) -> Task | None:
+    return entry.spec.task if entry.spec else None
+
+
+def _with_details(common: ModelDescription, spec: PackageSpec | None) -> ModelDescription:
+    if spec is None:
+        return common
+    if isinstance(spec, ForecastSpec):
+        return replace(
+            common,
+            features=spec.series.features,
+            targets=spec.series.targets,
+            frequency=spec.series.frequency,
+            history=spec.history,
+            max_horizon=spec.horizon,
+            streamable=True,
+        )
+    return replace(common, labels=spec.labels)

@@ -1,0 +1,164 @@
+"""Rows to the engine and answers back: one block a tick of the event loop, one answer a row."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor import errors
+from conveyor.domain import ModelKey
+from conveyor.errors import ConveyorError, DeadlineExceeded, Internal
+from conveyor.gateway.call import Call
+from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, Reply, ResultBlock, RowBlock
+from conveyor.wire.port import EnginePort
+
+__all__ = ["Dispatcher", "RowResult"]
+
+RowResult = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A request's rows while they are in the engine."""
+
+    first_id: int
+    results: list[RowResult | None]
+    remaining: int
+    done: asyncio.Future[None]
+    call: Call
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A row on its way into a block."""
+
+    id: int
+    deadline: float
+    priority: int
+    request: int
+    inputs: Inputs
+
+
+class Dispatcher:
+    """Sends rows through an `EnginePort` and hands each caller its own answers. Event loop only.
+
+    Args:
+        engine: Where rows go; this dispatcher becomes its sink.
+        observe: Told what each execution cost.
+        clock: Monotonic seconds, as the deadlines of calls.
+    """
+
+    def __init__(
+        self,
+        engine: EnginePort,
+        observe: Callable[[BatchReport], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._observe = observe
+        self._clock = clock
+        self._ids = itertools.count()
+        self._waiters: dict[int, _Waiter] = {}
+        self._outboxes: dict[ModelKey, list[_Row]] = {}
+        engine.connect(self._on_reply)
+
+    async def run(self, call: Call, model: ModelKey, rows: Sequence[Inputs]) -> Sequence[RowResult]:
+        """Computes rows; results come in their order.
+
+        Cancelling the call, or passing its deadline, takes its rows out of the engine's queue.
+
+        Raises:
+            DeadlineExceeded: `call.deadline` passed first.
+            ConveyorError: The first failure among the rows.
+        """
+        if not rows:
+            return []
+        loop = asyncio.get_running_loop()
+        ids = [next(self._ids) for _ in rows]
+        waiter = _Waiter(ids[0], [None] * len(rows), len(rows), loop.create_future(), call)
+        for row_id in ids:
+            self._waiters[row_id] = waiter
+        self._post(
+            model,
+            [_Row(row_id, call.deadline, call.priority, ids[0], row) for row_id, row in zip(ids, rows, strict=True)],
+        )
+        try:
+            async with asyncio.timeout(self._remaining_s(call.deadline)):
+                await waiter.done
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed before the answer was ready") from error
+        finally:
+            waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
+            if waiting:
+                self._engine.cancel(waiting)
+        return [result for result in waiter.results if result is not None]
+
+    def _remaining_s(self, deadline: float) -> float | None:
+        """Seconds to wait at most, None for no bound; never negative, so that a late call still yields once."""
+        return None if math.isinf(deadline) else max(0.0, deadline - self._clock())
+
+    def _post(self, model: ModelKey, rows: Sequence[_Row]) -> None:
+        if not self._outboxes:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outboxes.setdefault(model, []).extend(rows)
+
+    def _flush(self) -> None:
+        outboxes, self._outboxes = self._outboxes, {}
+        for model, rows in outboxes.items():
+            # A caller may have gone between posting and this tick's end: its rows are nobody's.
+            wanted = [row for row in rows if row.id in self._waiters]
+            if wanted:
+                self._engine.submit(
+                    RowBlock(
+                        model=model,
+                        ids=np.array([row.id for row in wanted], dtype=np.int64),
+                        deadlines=np.array([row.deadline for row in wanted], dtype=np.float64),
+                        priorities=np.array([row.priority for row in wanted], dtype=np.int8),
+                        requests=np.array([row.request for row in wanted], dtype=np.int64),
+                        lengths=np.array([len(row.inputs) for row in wanted], dtype=np.int32),
+                        inputs=np.concatenate([row.inputs for row in wanted]),
+                    )
+                )
+
+    def _on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, ResultBlock):
+            self._observe(reply.report)
+            self._deliver(reply)
+        else:
+            self._fail(reply)
+
+    def _deliver(self, block: ResultBlock) -> None:
+        """The only loop over the rows of a batch in the front end."""
+        ends = np.cumsum(block.lengths).tolist() if block.stepwise else range(1, len(block.ids) + 1)
+        start = 0
+        for row_id, end, queue_s in zip(block.ids.tolist(), ends, block.report.queue_s.tolist(), strict=True):
+            waiter = self._waiters.pop(row_id, None)
+            if waiter is not None:
+                rows = {name: array[start:end] for name, array in block.arrays.items()}
+                waiter.results[row_id - waiter.first_id] = rows
+                waiter.remaining -= 1
+                waiter.call.queue_s = max(waiter.call.queue_s, queue_s)
+                waiter.call.compute_s = max(waiter.call.compute_s, block.report.compute_s)
+                if waiter.remaining == 0 and not waiter.done.done():
+                    waiter.done.set_result(None)
+            start = end
+
+    def _fail(self, block: FailureBlock) -> None:
+        for row_id in block.ids:
+            waiter = self._waiters.pop(row_id, None)
+            if waiter is not None and not waiter.done.done():
+                waiter.done.set_exception(_error(block))
+
+
+def _error(block: FailureBlock) -> ConveyorError:
+    kind = getattr(errors, block.error, Internal) if block.error in errors.__all__ else Internal
+    retry_after_s = 1.0 if kind.retryable else None
+    error: ConveyorError = kind(block.message, retry_after_s=retry_after_s)
+    return error

@@ -1,0 +1,139 @@
+"""The use cases behind every door: sentiment, tag, forecast, and the list of models."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+from conveyor.domain import Answer, Forecast, ModelKey, Sentiment, Series, Tagging
+from conveyor.errors import Code, ConveyorError, DeadlineExceeded, InvalidArgument, Unavailable
+from conveyor.gateway.admission import Admission
+from conveyor.gateway.answering import Answering, size_of
+from conveyor.gateway.call import Call
+from conveyor.gateway.catalogue import Catalogue, ModelDescription
+from conveyor.gateway.checks import check_items
+from conveyor.gateway.codecs import Codec, ForecastCodec, SentimentCodec, TagCodec
+from conveyor.gateway.limits import Limits
+from conveyor.lifecycle.phase import Lifecycle, Phase
+from conveyor.telemetry.metrics import Metrics
+
+__all__ = ["Gateway"]
+
+CodecT = TypeVar("CodecT", bound=Codec)
+
+# Outcomes that say "not now" rather than "not so": what `requests_rejected_total` counts.
+_REJECTIONS = frozenset({Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE})
+
+
+class Gateway:
+    """What the server does for its callers, in the terms of `domain`, whatever the protocol. Event loop only.
+
+    Every method may raise any request error of `errors`; `field` is in JSON notation.
+    Cancelling a call takes its rows out of the engine's queue.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        answering: Answering,
+        admission: Admission,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        limits: Limits,
+    ) -> None:
+        self._catalogue = catalogue
+        self._answering = answering
+        self._admission = admission
+        self._lifecycle = lifecycle
+        self._metrics = metrics
+        self._limits = limits
+
+    async def sentiment(
+        self, call: Call, inputs: Sequence[str], model: str | None, version: str | None
+    ) -> Answer[Sentiment]:
+        """Classifies texts."""
+        key, codec = self._resolve(call, SentimentCodec, model, version)
+        with self._accept(call, key, len(inputs), "inputs", size_of(inputs)):
+            return Answer(key.name, key.version, await self._answering.sentiment(call, key, codec, inputs))
+
+    async def tag(
+        self,
+        call: Call,
+        inputs: Sequence[str] | None,
+        tokens: Sequence[Sequence[str]] | None,
+        model: str | None,
+        version: str | None,
+    ) -> Answer[Tagging]:
+        """Tags texts, or tokens that the caller already has; exactly one of `inputs` and `tokens` is given."""
+        key, codec = self._resolve(call, TagCodec, model, version)
+        if (inputs is None) == (tokens is None):
+            raise InvalidArgument("give either inputs or tokens", field="inputs")
+        items: Sequence[str | Sequence[str]] = inputs if inputs is not None else tokens or ()
+        with self._accept(call, key, len(items), "inputs", size_of(items)):
+            return Answer(key.name, key.version, await self._answering.tag(call, key, codec, items))
+
+    async def forecast(
+        self,
+        call: Call,
+        series: Sequence[Series],
+        horizon: int | None,
+        quantiles: Sequence[float] | None,
+        model: str | None,
+        version: str | None,
+    ) -> Answer[Forecast]:
+        """Forecasts series; None takes the model's default horizon and its trained quantile levels."""
+        key, codec = self._resolve(call, ForecastCodec, model, version)
+        with self._accept(call, key, len(series), "series", size_of(series)):
+            results = await self._answering.forecast(call, key, codec, series, horizon, quantiles)
+            return Answer(key.name, key.version, results)
+
+    def models(self) -> Sequence[ModelDescription]:
+        """Every model, by name."""
+        return self._catalogue.describe()
+
+    def model(self, name: str) -> ModelDescription:
+        """One model.
+
+        Raises:
+            NotFound: There is no such model.
+        """
+        return self._catalogue.describe_one(name)
+
+    def _resolve(
+        self, call: Call, codec_type: type[CodecT], model: str | None, version: str | None
+    ) -> tuple[ModelKey, CodecT]:
+        """The model that answers, if the server takes requests at all."""
+        with self._counting_rejections(call):
+            if self._lifecycle.phase is Phase.STARTING:
+                raise Unavailable("the server is starting; try again in a moment", retry_after_s=1.0)
+            if self._lifecycle.phase is Phase.DRAINING:
+                raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
+            key, codec = self._catalogue.resolve(call.task, codec_type, model, version)
+        call.model, call.version = key.name, key.version
+        return key, codec
+
+    @contextmanager
+    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> Iterator[None]:
+        """Refuses what can't be served, or not in time, before any work is done for it; holds room for the rest."""
+        check_items(items, field, self._limits)
+        now = time.monotonic()
+        if math.isinf(call.deadline):
+            call.deadline = now + self._limits.request_timeout_s
+        with ExitStack() as held:
+            with self._counting_rejections(call):
+                if call.deadline <= now:
+                    raise DeadlineExceeded("the deadline had passed before the request was read")
+                held.enter_context(self._admission.admit(key, items, size, now, call.deadline, call.priority))
+            yield
+
+    @contextmanager
+    def _counting_rejections(self, call: Call) -> Iterator[None]:
+        try:
+            yield
+        except ConveyorError as error:
+            if error.code in _REJECTIONS:
+                self._metrics.rejected(call.model, error.code.lower())
+            raise

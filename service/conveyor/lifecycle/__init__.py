@@ -1,0 +1,1 @@
+"""From start to drain: states and signals."""

@@ -1,0 +1,1 @@
+"""Recurrent networks in torch; knows nothing of serving."""

@@ -1,0 +1,111 @@
+"""The registry of this process: one method per observation."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from conveyor.domain import ModelKey
+from conveyor.errors import Code
+from conveyor.telemetry.catalogue import METRICS, Kind
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """What this process observed, in a registry of its own. Every method may be called from any thread.
+
+    The metrics are those of `catalogue.METRICS` and no others; beside them stand the Python client's collectors for
+    the process, the platform and the garbage collector.
+    """
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        # A `_created` series doubles the series of every counter and nothing here reads it. The client knows only a
+        # switch for the whole process.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for metric in METRICS:
+            match metric.kind:
+                case Kind.COUNTER:
+                    self._counters[metric.name] = Counter(
+                        metric.name, metric.help, metric.labels, registry=self._registry
+                    )
+                case Kind.GAUGE:
+                    self._gauges[metric.name] = Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
+                case Kind.HISTOGRAM:
+                    self._histograms[metric.name] = Histogram(
+                        metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=self._registry
+                    )
+
+    def request(self, task: str, model: str, version: str, protocol: str, code: Code, duration_s: float) -> None:
+        """Counts a request that ended."""
+        labels = {"task": task, "model": model, "version": version, "protocol": protocol}
+        self._counters["conveyor_requests_total"].labels(**labels, code=code).inc()
+        self._histograms["conveyor_request_duration_seconds"].labels(**labels).observe(duration_s)
+
+    def batch(
+        self,
+        model: str,
+        queue_s: npt.ArrayLike,
+        compute_s: float,
+        rows: int,
+        useful_steps: int,
+        padding_steps: int,
+    ) -> None:
+        """Counts a batch that ran. `queue_s`: seconds each row waited, [rows].
+
+        The waits are observed one by one, at 0.55 µs each (4 096 in 2.2 ms, on the build machine's CPU).
+        """
+        queue = self._histograms["conveyor_queue_duration_seconds"].labels(model=model)
+        for waited_s in np.asarray(queue_s, dtype=np.float64).tolist():
+            queue.observe(waited_s)
+        self._histograms["conveyor_compute_duration_seconds"].labels(model=model).observe(compute_s)
+        self._histograms["conveyor_batch_size"].labels(model=model).observe(rows)
+        steps = self._counters["conveyor_batch_steps_total"]
+        steps.labels(model=model, kind="useful").inc(useful_steps)
+        steps.labels(model=model, kind="padding").inc(padding_steps)
+
+    def rejected(self, model: str, reason: str) -> None:
+        """Counts a request that was refused before any work."""
+        self._counters["conveyor_requests_rejected_total"].labels(model=model, reason=reason).inc()
+
+    def queue_depth(self, model: str, rows: int) -> None:
+        """Sets how many rows of a model wait."""
+        self._gauges["conveyor_queue_depth"].labels(model=model).set(rows)
+
+    def model_loaded(self, key: ModelKey, duration_s: float) -> None:
+        """Says that a version answers from now on, and how long it took to load."""
+        self._gauges["conveyor_model_loaded"].labels(model=key.name, version=key.version).set(1)
+        self._histograms["conveyor_model_load_duration_seconds"].labels(model=key.name).observe(duration_s)
+
+    def device_memory(self, device: str, kind: str, num_bytes: int) -> None:
+        """Sets the memory in use on a device."""
+        self._gauges["conveyor_device_memory_bytes"].labels(device=device, kind=kind).set(num_bytes)
+
+    def build(self, version: str, torch: str, device: str) -> None:
+        """States what runs."""
+        self._gauges["conveyor_build_info"].labels(version=version, torch=torch, device=device).set(1)
+
+    def render(self) -> bytes:
+        """Everything observed, in the Prometheus text format; served as `content_type`."""
+        return generate_latest(self._registry)

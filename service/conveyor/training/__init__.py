@@ -1,0 +1,1 @@
+"""Data readers, recipes, a seeded training loop, evaluation."""

@@ -1,0 +1,187 @@
+"""sequence → tag per token: the path's likelihood under the CRF, or cross entropy of each tag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from conveyor.errors import InvalidArgument
+from conveyor.features.tags import WORD, spans_from_tags, tags_from_spans
+from conveyor.features.text import EncodedText, TextEncoder
+from conveyor.features.vocabulary import UNKNOWN
+from conveyor.nn.models import SequenceTagger
+from conveyor.spec import TagSpec
+from conveyor.training.batches import draw_batches, hide_tokens, pad
+from conveyor.training.examples import TaggedTokens
+from conveyor.training.measures import spans_f1, tagging_accuracy
+from conveyor.training.recipe import TagTraining
+
+__all__ = ["TagBatch", "TaggingObjective", "word_tags"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TagBatch:
+    """ids: int32 [rows, steps, columns]; tags: int64 [rows, steps], 0 as padding; lengths: int64 [rows]."""
+
+    ids: Tensor
+    tags: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """ids: int32 [steps, columns]; tags: the truth, one a step; breaks: where a step cannot join the one before."""
+
+    ids: npt.NDArray[np.int32]
+    tags: list[str]
+    breaks: list[bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Piece:
+    """Part of a training text. ids: int32 [steps, columns]; tags: int64 [steps], ids of labels."""
+
+    ids: npt.NDArray[np.int32]
+    tags: npt.NDArray[np.int64]
+
+
+class TaggingObjective:
+    """Learns the tags of `train`; scored by the mean over the parts of `dev` of F1 (spans) or accuracy (plain tags).
+
+    Args:
+        learns: `tags`: the tags of the examples' own tokens. `words`: where their tokens begin and end in the raw
+            text, which the encoder splits by itself.
+    """
+
+    def __init__(
+        self,
+        spec: TagSpec,
+        encoder: TextEncoder,
+        learns: str,
+        train: Sequence[TaggedTokens],
+        dev: Mapping[str, Sequence[TaggedTokens]],
+        training: TagTraining,
+        device: torch.device,
+    ) -> None:
+        self._spec, self._training, self._device = spec, training, device
+        self._encoder, self._learns, self._train = encoder, learns, train
+        self._label_ids = {label: index for index, label in enumerate(spec.labels)}
+        self._words_of_tag: dict[str, list[str]] = {}
+        for example in train:
+            for token, tag in zip(example.tokens, example.tags, strict=True):
+                self._words_of_tag.setdefault(tag, []).append(token)
+        self._words_of_tag = {tag: sorted(set(words)) for tag, words in self._words_of_tag.items() if tag != "O"}
+        self._pieces = self._cut(train)
+        self._dev = {name: [_row(example, encoder, learns) for example in part] for name, part in dev.items()}
+
+    def num_batches(self) -> int:
+        return len(self._batches(self._pieces, np.random.default_rng(0)))
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[TagBatch]:
+        pieces = self._pieces
+        if self._training.substitution:
+            pieces = self._cut([self._substituted(example, rng) for example in self._train])
+        for members in self._batches(pieces, rng):
+            ids = pad([pieces[index].ids for index in members])
+            hidden = hide_tokens(ids, self._training.word_dropout, UNKNOWN, rng)
+            yield TagBatch(
+                torch.from_numpy(hidden).to(self._device),
+                torch.from_numpy(pad([pieces[index].tags for index in members])).to(self._device),
+                torch.tensor([len(pieces[index].tags) for index in members], device=self._device),
+            )
+
+    def loss(self, model: SequenceTagger, batch: TagBatch) -> Tensor:
+        emissions = model(batch.ids, batch.lengths)
+        if model.crf is not None:
+            return -model.crf.log_likelihood(emissions, batch.tags, batch.lengths).sum() / batch.lengths.sum()
+        inside = torch.arange(emissions.shape[1], device=self._device)[None, :] < batch.lengths[:, None]
+        return F.cross_entropy(emissions[inside], batch.tags[inside])
+
+    def measure(self, model: SequenceTagger) -> Mapping[str, float]:
+        measures: dict[str, float] = {}
+        main = "accuracy" if self._spec.scheme == "plain" else "f1"
+        for name, rows in self._dev.items():
+            predicted = self._predict(model, rows)
+            if self._spec.scheme == "plain":
+                scores = tagging_accuracy([row.tags for row in rows], predicted)
+            else:
+                scores = spans_f1(
+                    [self._spans(row.tags, row) for row in rows],
+                    [self._spans(tags, row) for tags, row in zip(predicted, rows, strict=True)],
+                )
+            measures |= {f"{name}: {measure}": value for measure, value in scores.items()}
+        mains = [value for name, value in measures.items() if name.endswith(f": {main}")]
+        return {"score": float(np.mean(mains))} | measures
+
+    def _spans(self, tags: Sequence[str], row: _Row) -> list[tuple[int, int, str]]:
+        return spans_from_tags(tags, self._spec.scheme, row.breaks)
+
+    def _predict(self, model: SequenceTagger, rows: Sequence[_Row]) -> list[list[str]]:
+        lengths = np.array([len(row.tags) for row in rows], dtype=np.int64)
+        predicted: list[list[str]] = [[] for _ in rows]
+        budget, most = 4 * self._training.padded_steps, 4 * self._training.rows
+        for members in draw_batches(lengths, padded_steps=budget, rows=most, rng=np.random.default_rng(0)):
+            ids = torch.from_numpy(pad([rows[index].ids for index in members])).to(self._device)
+            tags = model.predict(ids, torch.from_numpy(lengths[members]).to(self._device))["tags"].cpu().numpy()
+            for index, path in zip(members, tags, strict=True):
+                predicted[index] = [self._spec.labels[tag] for tag in path[: lengths[index]]]
+        return predicted
+
+    def _cut(self, examples: Sequence[TaggedTokens]) -> list[_Piece]:
+        pieces = []
+        for example in examples:
+            row = _row(example, self._encoder, self._learns)
+            unknown = set(row.tags) - self._label_ids.keys()
+            if unknown:
+                raise InvalidArgument(f"tags {sorted(unknown)} of the data are not among the labels")
+            tags = np.array([self._label_ids[tag] for tag in row.tags], dtype=np.int64)
+            for first in range(0, len(tags), self._training.max_steps):
+                last = first + self._training.max_steps
+                pieces.append(_Piece(row.ids[first:last], tags[first:last]))
+        return pieces
+
+    def _substituted(self, example: TaggedTokens, rng: np.random.Generator) -> TaggedTokens:
+        """The example with some words replaced by others of the same tag, rare ones as often as frequent ones: a word
+        seen once among a million comes again in other sentences."""
+        chosen = rng.random(len(example.tokens)) < self._training.substitution
+        chosen &= np.array([tag in self._words_of_tag for tag in example.tags], dtype=bool)
+        if not chosen.any():
+            return example
+        tokens = list(example.tokens)
+        for index in np.flatnonzero(chosen):
+            words = self._words_of_tag[example.tags[index]]
+            tokens[index] = words[rng.integers(len(words))]
+        return TaggedTokens(tuple(tokens), example.tags)
+
+    def _batches(self, pieces: Sequence[_Piece], rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+        lengths = np.array([len(piece.tags) for piece in pieces], dtype=np.int64)
+        return draw_batches(lengths, padded_steps=self._training.padded_steps, rows=self._training.rows, rng=rng)
+
+
+def word_tags(encoded: EncodedText, words: Sequence[tuple[int, int]]) -> list[str]:
+    """BMES tags of encoded tokens from where words stand in the text, in code points.
+
+    Raises:
+        ValueError: A word begins or ends inside a token, or holds none.
+    """
+    first_at = {int(start): index for index, start in enumerate(encoded.starts)}
+    after = {int(end): index + 1 for index, end in enumerate(encoded.ends)}
+    if any(start not in first_at or end not in after for start, end in words):
+        raise ValueError("a word begins or ends inside a token")
+    spans = [(first_at[start], after[end], WORD) for start, end in words]
+    return tags_from_spans(spans, len(encoded.starts), "bmes")
+
+
+def _row(example: TaggedTokens, encoder: TextEncoder, learns: str) -> _Row:
+    if learns == "tags":
+        encoded = encoder.encode_tokens(example.tokens)
+        return _Row(encoded.ids, list(example.tags), [False] * len(example.tags))
+    encoded = encoder.encode(example.raw_text)
+    breaks = [False, *(encoded.starts[1:] > encoded.ends[:-1]).tolist()][: len(encoded.starts)]
+    return _Row(encoded.ids, word_tags(encoded, example.word_spans()), breaks)

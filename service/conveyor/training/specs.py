@@ -1,0 +1,87 @@
+"""From a recipe and what its data holds to the package's description."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conveyor.features.text import TextEncoder, count_entries
+from conveyor.features.vocabulary import Vocabulary
+from conveyor.spec import (
+    FORMAT_VERSION,
+    ColumnSpec,
+    ForecastSpec,
+    Provenance,
+    SentimentSpec,
+    SeriesSpec,
+    TagSpec,
+    TextSpec,
+)
+from conveyor.training.recipe import ForecastRecipe, Recipe, SentimentRecipe, TagRecipe, TextRecipe
+
+__all__ = ["build_text", "forecast_spec", "sentiment_spec", "tag_spec"]
+
+
+def build_text(
+    recipe: TextRecipe, items: Sequence[str | Sequence[str]], directory: Path
+) -> tuple[TextSpec, TextEncoder]:
+    """Counts the entries of the training texts, writes `vocab.txt` and gives the encoder that reads it.
+
+    Args:
+        items: Texts, or lists of tokens.
+        directory: Where `vocab.txt` goes.
+    """
+    widest = _text_spec(recipe, [column.max_size for column in recipe.columns])
+    counts = count_entries(widest, items)
+    least = {spec.name: column.min_count for spec, column in zip(widest.columns, recipe.columns, strict=True)}
+    vocabulary = Vocabulary.build(counts, widest.columns, least)
+    vocabulary.save(directory)
+    spec = _text_spec(recipe, [vocabulary.size(column.name) for column in widest.columns])
+    return spec, TextEncoder.load(spec, directory)
+
+
+def sentiment_spec(recipe: SentimentRecipe, text: TextSpec) -> SentimentSpec:
+    """The description of a classifier."""
+    return SentimentSpec(**_common(recipe), task="sentiment", text=text, pooling=recipe.pooling, labels=recipe.labels)
+
+
+def tag_spec(recipe: TagRecipe, text: TextSpec, labels: Sequence[str]) -> TagSpec:
+    """The description of a tagger."""
+    return TagSpec(**_common(recipe), task="tag", text=text, scheme=recipe.scheme, crf=recipe.crf, labels=tuple(labels))
+
+
+def forecast_spec(recipe: ForecastRecipe) -> ForecastSpec:
+    """The description of a forecaster."""
+    return ForecastSpec(
+        **_common(recipe),
+        task="forecast",
+        series=SeriesSpec(**recipe.series.model_dump()),
+        horizon=recipe.horizon,
+        default_horizon=recipe.default_horizon,
+        quantiles=recipe.quantiles,
+        history=recipe.history,
+    )
+
+
+def _common(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": recipe.name,
+        "description": recipe.description,
+        "license": recipe.license,
+        "data": tuple(
+            Provenance(name=data.name, source=data.source, license=data.license, split=f"{data.part}: {data.split}")
+            for data in recipe.data
+        ),
+        "tolerance": recipe.tolerance,
+        "recurrent": recipe.recurrent,
+    }
+
+
+def _text_spec(recipe: TextRecipe, sizes: Sequence[int]) -> TextSpec:
+    columns = [
+        ColumnSpec(kind=column.kind, length=column.length, size=size, dim=column.dim)
+        for column, size in zip(recipe.columns, sizes, strict=True)
+    ]
+    return TextSpec(tokenizer=recipe.tokenizer, columns=tuple(columns))

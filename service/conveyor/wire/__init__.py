@@ -1,0 +1,1 @@
+"""What passes between front ends and engines: messages and the port."""

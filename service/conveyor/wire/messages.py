@@ -1,0 +1,109 @@
+"""The messages that cross the engine seam. Plain arrays and strings: each can be written to a socket as it is.
+
+The unit is a block: everything one front end has for one model in one tick of its event loop. Ids are chosen by
+the front end and are unique within it. Times are seconds of the machine-wide monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.domain import ModelKey
+
+__all__ = [
+    "NORMAL_PRIORITY",
+    "NO_DEADLINE",
+    "PATIENCE_S",
+    "PRIORITIES",
+    "BatchReport",
+    "FailureBlock",
+    "Inputs",
+    "Reply",
+    "ResultBlock",
+    "RowBlock",
+]
+
+# Token ids are int32, numbers float32; a model takes one of the two.
+Inputs = npt.NDArray[np.int32 | np.float32]
+
+NO_DEADLINE = float("inf")
+
+# What a caller may say of a request: 0 before all others, 1 as everybody, 2 when there is time.
+PRIORITIES = (0, 1, 2)
+NORMAL_PRIORITY = 1
+
+# Seconds that a row of each priority may wait before it comes before everything that is due later.
+PATIENCE_S = {0: 0.05, 1: 1.0, 2: 10.0}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowBlock:
+    """Rows to compute.
+
+    ids: int64 [rows].
+    deadlines: float64 [rows], monotonic seconds, `NO_DEADLINE` where there is none.
+    priorities: int8 [rows], of `PRIORITIES`.
+    requests: int64 [rows], equal for the rows of one request.
+    lengths: int32 [rows], steps of each row; zero is valid.
+    inputs: int32 or float32 [sum(lengths), width], the rows one after another.
+    """
+
+    model: ModelKey
+    ids: npt.NDArray[np.int64]
+    deadlines: npt.NDArray[np.float64]
+    priorities: npt.NDArray[np.int8]
+    requests: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int32]
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchReport:
+    """What one execution cost, sent with its results so that metrics live at one scrape point.
+
+    queue_s: float64 [rows answered], from arrival in the engine to the start of the execution.
+    compute_s: duration of the execution, transfers included.
+    in_chunks: whether it was one long row, run in chunks beside others; `compute_s` is then its share.
+    useful_steps, padding_steps: steps computed that a row asked for, and that none did.
+    """
+
+    model: ModelKey
+    queue_s: npt.NDArray[np.float64]
+    compute_s: float
+    rows: int
+    in_chunks: bool
+    useful_steps: int
+    padding_steps: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResultBlock:
+    """Answers.
+
+    ids: int64 [rows].
+    lengths: int32 [rows], entries of each row in the arrays of a stepwise result.
+    arrays: by name, the rows one after another: [sum(lengths), …] if `stepwise`, else [rows, …].
+    """
+
+    ids: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int32]
+    stepwise: bool
+    arrays: Mapping[str, npt.NDArray[np.generic]]
+    report: BatchReport
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FailureBlock:
+    """Rows that end without an answer, all for one reason: the name of a class in `errors` and its message."""
+
+    model: ModelKey
+    ids: Sequence[int]
+    error: str
+    message: str
+
+
+Reply = ResultBlock | FailureBlock

@@ -1,0 +1,76 @@
+"""The engine seam: what a front end may ask of an engine, whether it lives in this process or in another."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from conveyor.domain import ModelKey
+from conveyor.wire.messages import Reply, RowBlock
+
+__all__ = ["CostReport", "EnginePort", "EngineStats", "ReplySink"]
+
+ReplySink = Callable[[Reply], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CostReport:
+    """What a model costs now: `seconds[i][j]` for an execution of `rows[i]` rows of `steps[j]` steps.
+
+    row_step_s: seconds of one step of one row in a full batch.
+    """
+
+    rows: Sequence[int]
+    steps: Sequence[int]
+    seconds: Sequence[Sequence[float]]
+    row_step_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """The engine as it stands.
+
+    queued_rows: rows that wait or are run in chunks, by model.
+    device_memory_bytes: by kind (`weights`, `allocated`).
+    """
+
+    device: str
+    queued_rows: Mapping[ModelKey, int]
+    device_memory_bytes: Mapping[str, int]
+    costs: Mapping[ModelKey, CostReport]
+
+
+class EnginePort(Protocol):
+    """An engine as a front end sees it. Every call may be made from the front end's event loop and none blocks it.
+
+    Every row given to `submit` ends in exactly one entry of one `Reply`, whatever happens to the engine; only rows
+    that were cancelled may end in none. Replies reach `sink` on the front end's event loop.
+    """
+
+    def connect(self, sink: ReplySink) -> None:
+        """Sets where replies go. Called once, on the event loop, before any other call."""
+
+    def submit(self, block: RowBlock) -> None:
+        """Queues the rows of a block. A model that is not loaded fails them with `NotFound`, a full queue with
+        `QueueFull`."""
+
+    def cancel(self, ids: Collection[int]) -> None:
+        """Drops rows nobody waits for any more. Those already running are computed and their answers dropped."""
+
+    def load(self, key: ModelKey, directory: Path) -> Awaitable[None]:
+        """Loads and warms a package.
+
+        Raises:
+            PackageError: The package's weights do not fit its `model.toml`.
+        """
+
+    def unload(self, key: ModelKey) -> Awaitable[None]:
+        """Forgets a model and frees its memory; rows of it that still wait fail with `Unavailable`."""
+
+    def stats(self) -> Awaitable[EngineStats]:
+        """The engine as of now."""
+
+    def drain(self) -> Awaitable[None]:
+        """Finishes what was accepted, refuses what is new with `Unavailable`, then stops the engine."""

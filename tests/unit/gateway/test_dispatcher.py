@@ -1,0 +1,243 @@
+"""Every caller gets its own answer, once, whatever the others do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conveyor.domain import ModelKey
+from conveyor.engine.batching.backlog import BacklogLimits
+from conveyor.engine.batching.policy import BatchLimits
+from conveyor.engine.executors.port import Batch, BatchResult
+from conveyor.engine.local import LocalEngine
+from conveyor.errors import DeadlineExceeded, Internal, Unavailable
+from conveyor.gateway.call import Call
+from conveyor.gateway.dispatcher import Dispatcher
+from conveyor.wire.messages import BatchReport
+from support.executors import FAILS, SummingExecutor
+
+pytestmark = pytest.mark.anyio
+
+MODEL = ModelKey("m", "1")
+
+
+class DearCalls(SummingExecutor):
+    """Takes some time for each call, whatever its size, so that the largest batch is always the cheapest."""
+
+    def run(self, key: ModelKey, batch: Batch) -> BatchResult:
+        """Sums, after a moment."""
+        time.sleep(0.002)
+        return super().run(key, batch)
+
+
+class Gate:
+    """Holds the device in the middle of an execution until it is opened."""
+
+    def __init__(self, executor: SummingExecutor) -> None:
+        self._executor = executor
+        self._held = threading.Event()
+        self._open = threading.Event()
+
+    async def hold(self, work: Coroutine[object, object, object]) -> asyncio.Task[object]:
+        """Starts a request and returns once the device is at work on it."""
+        self._executor.before_run = self._stop
+        task = asyncio.ensure_future(work)
+        await asyncio.to_thread(self._held.wait)
+        self._executor.batches.clear()
+        return task
+
+    def open(self) -> None:
+        """Lets the device go on, now and from now on."""
+        self._executor.before_run = lambda: None
+        self._open.set()
+
+    def _stop(self) -> None:
+        self._held.set()
+        self._open.wait(30)
+
+
+class Served:
+    """A dispatcher before a running engine."""
+
+    def __init__(self, executor: SummingExecutor) -> None:
+        self.executor = executor
+        self.lost = asyncio.Event()
+        self.reports: list[BatchReport] = []
+        self.engine = LocalEngine(
+            lambda: executor,
+            BacklogLimits(rows=10_000, steps=1_000_000),
+            BatchLimits(rows=16, padded_steps=10_000),
+            lambda _: self.lost.set(),
+        )
+        self.dispatcher = Dispatcher(self.engine, self.reports.append)
+
+    async def sums(self, *rows: list[int], deadline: float = math.inf) -> list[float]:
+        """The sum of each row."""
+        call = Call("sentiment", "test", "id", deadline)
+        arrays = [np.array(row, dtype=np.int32).reshape(-1, 1) for row in rows]
+        results = await self.dispatcher.run(call, MODEL, arrays)
+        return [float(result["sum"][0]) for result in results]
+
+
+@asynccontextmanager
+async def served(executor: SummingExecutor | None = None) -> AsyncIterator[Served]:
+    """A dispatcher before an engine that has the model."""
+    bench = Served(executor or DearCalls())
+    await bench.engine.load(MODEL, Path("unused"))
+    bench.executor.batches.clear()
+    yield bench
+    await bench.engine.drain()
+
+
+async def test_results_come_in_the_order_of_the_rows() -> None:
+    """A request that is split over several batches is put together again."""
+    async with served() as bench:
+        rows = [[i, i] for i in range(100)]
+        assert [2.0 * i for i in range(100)] == await bench.sums(*rows)
+
+
+async def test_rows_of_one_tick_share_a_batch() -> None:
+    """Requests that arrive together are computed together."""
+    async with served() as bench:
+        await asyncio.gather(*(bench.sums([i]) for i in range(8)))
+
+        assert [8] == [report.rows for report in bench.reports]
+
+
+async def test_rows_that_arrive_while_the_device_is_busy_share_the_next_batch() -> None:
+    """There is no fill delay: an idle device starts at once, and what comes meanwhile goes together."""
+    async with served() as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        others = []
+        for i in range(5):
+            others.append(asyncio.ensure_future(bench.sums([i])))
+            await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, *others)
+
+        assert [1, 5] == [report.rows for report in bench.reports]
+
+
+async def test_every_request_gets_exactly_one_answer_under_random_cancellation() -> None:
+    """With 200 concurrent requests of mixed size, some cancelled and some late, all others get their own sums."""
+    chance = random.Random(7)
+
+    async def one(number: int) -> str:
+        rows = [[number] * chance.randint(1, 400) for _ in range(chance.randint(1, 5))]
+        deadline = time.monotonic() if number % 7 == 0 else math.inf
+        work = asyncio.ensure_future(bench.sums(*rows, deadline=deadline))
+        if number % 3 == 0:
+            await asyncio.sleep(chance.random() * 0.05)
+            work.cancel()
+        try:
+            assert [float(sum(row)) for row in rows] == await work
+        except asyncio.CancelledError:
+            return "cancelled"
+        except DeadlineExceeded:
+            return "late"
+        return "answered"
+
+    async with served() as bench:
+        outcomes = await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(200))), timeout=60)
+
+        assert 200 == len(outcomes)
+        assert all(outcomes[n] == "answered" for n in range(200) if n % 3 and n % 7)
+        assert all(outcomes[n] == "late" for n in range(200) if n % 3 and n % 7 == 0)
+        stats = await bench.engine.stats()
+        assert 0 == stats.queued_rows[MODEL]
+
+
+async def test_a_late_request_is_answered_at_its_deadline_and_never_runs() -> None:
+    """A caller whose deadline passes while the device is busy is told then, and its rows are not computed."""
+    async with served() as bench:
+        gate = Gate(bench.executor)
+        busy = await gate.hold(bench.sums([1]))
+        with pytest.raises(DeadlineExceeded):
+            await bench.sums([2], deadline=time.monotonic() + 0.01)
+        gate.open()
+
+        assert [1.0] == await busy
+        assert 1 == len(bench.executor.batches)
+
+
+async def test_a_caller_that_leaves_is_not_computed() -> None:
+    """Its rows go out of the queue while the device is busy with others'."""
+    async with served() as bench:
+        gate = Gate(bench.executor)
+        busy = await gate.hold(bench.sums([1]))
+        leaving = asyncio.ensure_future(bench.sums([2]))
+        await asyncio.sleep(0.01)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        gate.open()
+
+        assert [1.0] == await busy
+        assert 1 == len(bench.executor.batches)
+
+
+async def test_a_request_cancelled_before_the_tick_ends_is_never_sent() -> None:
+    """What is posted and taken back within a tick does not reach the engine."""
+    async with served() as bench:
+        work = asyncio.ensure_future(bench.sums([1]))
+        asyncio.get_running_loop().call_soon(work.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await work
+
+        assert [5.0] == await bench.sums([5])
+        assert [1] == [report.rows for report in bench.reports]
+
+
+async def test_one_failing_row_fails_its_request() -> None:
+    """The caller gets the error of the first row that failed."""
+    async with served() as bench:
+        with pytest.raises(Internal):
+            await bench.sums([1], [FAILS])
+
+
+async def test_an_engine_that_dies_fails_its_waiters_and_says_so() -> None:
+    """Nobody waits for an engine that is gone, and the owner learns of it."""
+    bench = Served(DearCalls())
+    await bench.engine.load(MODEL, Path("unused"))
+    gate = Gate(bench.executor)
+    running = await gate.hold(bench.sums([1]))
+    waiting = asyncio.ensure_future(bench.sums([2]))
+    await asyncio.sleep(0.01)
+
+    def die() -> None:
+        raise SystemExit(1)
+
+    bench.executor.before_run = die
+    gate._open.set()
+    await asyncio.wait_for(bench.lost.wait(), timeout=5)
+    outcomes = await asyncio.gather(running, waiting, return_exceptions=True)
+
+    assert [[1.0], Internal] == [outcomes[0], type(outcomes[1])]
+    with pytest.raises(Unavailable):
+        await bench.sums([3])
+    with pytest.raises(Unavailable):
+        await bench.engine.stats()
+
+
+async def test_a_drain_answers_what_was_accepted_and_refuses_what_is_new() -> None:
+    """Stopping loses nothing that was taken in."""
+    async with served() as bench:
+        gate = Gate(bench.executor)
+        accepted = await gate.hold(bench.sums(*[[i] for i in range(40)]))
+        draining = asyncio.ensure_future(bench.engine.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await bench.sums([1])
+        gate.open()
+
+        assert [float(i) for i in range(40)] == await accepted
+        await draining
