@@ -42,8 +42,8 @@ format: $(INSTALLED)  ## format the code
 proto: $(INSTALLED)  ## generate Python from protos/
 	$(call PROTOC,$(PROTO_OUT))
 
-bench: $(INSTALLED)  ## measure batching on this machine's costs, in simulation
-	$(BIN)/python benchmarks/batching.py --measure models/sentiment-en/1
+bench: $(INSTALLED)  ## measure batching in simulation, or with PEERS="triton litserve" other servers beside ours
+	$(if $(PEERS),PYTHONPATH=benchmarks $(BIN)/python -m peers $(PEERS),$(BIN)/python benchmarks/batching.py --measure models/sentiment-en/1)
 
 train: $(INSTALLED)  ## train MODEL=name on the data under CONVEYOR_DATA_DIR
 	$(BIN)/conveyor train $(MODEL)

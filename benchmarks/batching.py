@@ -279,8 +279,13 @@ async def load_ours(
     clock = DeviceClock()
     executor = SimulatedExecutor(clock, costs, chance, NOISE)
     engine = SimulatedEngine(executor, clock, *limits(), Network(chance, NETWORK_S, ordered=True))
-    dispatcher = Dispatcher(engine, lambda _: None, loop.time)
     admission = Admission(settings.queue_rows, settings.queue_size, settings.batch_rows)
+
+    def observe(report: BatchReport) -> None:
+        if not report.in_chunks:
+            admission.observe(MODEL, report.useful_steps, report.compute_s)
+
+    dispatcher = Dispatcher(engine, observe, loop.time)
     await engine.load(MODEL, Path("unused"))
     admission.set_price(MODEL, (await engine.stats()).costs[MODEL].row_step_s)
     refused = 0
@@ -290,15 +295,14 @@ async def load_ours(
         now = loop.time()
         size = max(round(length * chance.gauss(SIZE_PER_STEP, SIZE_DEVIATION)), 1)
         call = Call("sentiment", "simulation", "", now + deadline_s)
+        admitted = False
         try:
             with admission.admit(MODEL, 1, size, now, call.deadline):
+                admitted = True
                 admission.learn(MODEL, size, length)
-                try:
-                    await dispatcher.run(call, MODEL, [np.zeros((length, 1), dtype=np.int32)])
-                except ConveyorError:
-                    return math.inf
+                await dispatcher.run(call, MODEL, [np.zeros((length, 1), dtype=np.int32)])
         except ConveyorError:
-            refused += 1
+            refused += not admitted
             return math.inf
         return loop.time() - now
 

@@ -95,6 +95,31 @@ def check(directory: Path, **flags: object) -> None:
 
 
 @_conveyor.command()
+@click.argument("target", metavar="MODEL_OR_DIRECTORY")
+@click.option("--version", "model_version", default=None, help="Version of the model; the highest by default.")
+@click.option("--data", type=_FILE, default=None, help="JSON lines to try, as for infer; made-up rows by default.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="A label may differ where the two highest probabilities are no further apart than this.",
+)
+@_settings_options("models", "device")
+def plan(target: str, model_version: str | None, data: Path | None, margin: float, **flags: object) -> None:
+    """Measure how a package is best executed on this machine, and write that into its plan.lock."""
+    from conveyor.wiring import plan as planning
+
+    settings = _read_settings(flags)
+    directory = _report(lambda: planning.find_package(settings.models, target, model_version))
+    kind, found = _report(lambda: planning.plan(settings, directory, data, margin))
+    click.echo(f"{directory}\n{kind}: {found.device}; {found.data}; margin {found.margin:g}")
+    for line in planning.table(found):
+        click.echo(line)
+    click.echo(f"wrote {directory / 'plan.lock'}: {found.executor} {found.precision}")
+
+
+@_conveyor.command()
 @click.argument("model")
 @click.option("--input", "source", type=_FILE, default=None, help="JSON lines to read; standard input by default.")
 @click.option("--output", "target", type=_FILE, default=None, help="File to write; standard output by default.")

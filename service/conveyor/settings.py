@@ -43,9 +43,24 @@ class ServeSettings(BaseSettings):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where models run: auto (CUDA if there is any), cpu, cuda or cuda:N."
     )
-    precision: Literal["auto", "float32"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Arithmetic: float32, which is also what auto means as long as packages carry no measured plan.",
+        description="Arithmetic: auto follows each package's plan.lock, and is float32 without one for this kind of "
+        "device; the others hold for every model. float16 is for CUDA.",
+    )
+    frontends: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="Processes that speak HTTP and gRPC, beside those of the engines; 0 for one process that does all. "
+        "By default one for two cores.",
+    )
+    engines: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Processes that run models, if there are front ends. By default one for a CUDA device, else one "
+        "for two cores.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     http_port: Port = Field(default=8000, description="Port of HTTP; 0 for any free one.")

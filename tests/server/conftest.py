@@ -21,17 +21,24 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_models(tmp_path_factory.mktemp("models"))
 
 
-@pytest.fixture(scope="session")
-def tiny_server(tiny_models: Path) -> Iterator[ServerProcess]:
-    """A server on the tiny packages."""
-    with start_server(tiny_models) as server:
+FORMS = {
+    "one process": ("--frontends", "0"),
+    "split": ("--frontends", "1", "--engines", "1"),
+    "several of each": ("--frontends", "2", "--engines", "2"),
+}
+
+
+@pytest.fixture(scope="session", params=FORMS)
+def tiny_server(tiny_models: Path, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """A server on the tiny packages, in each of its forms: users can't tell them apart."""
+    with start_server(tiny_models, *FORMS[request.param]) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
-def shipped_server() -> Iterator[ServerProcess]:
+@pytest.fixture(scope="session", params=["one process", "split"])
+def shipped_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     """A server on the packages that ship."""
-    with start_server(SHIPPED) as server:
+    with start_server(SHIPPED, *FORMS[request.param]) as server:
         yield server
 
 

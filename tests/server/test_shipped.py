@@ -97,7 +97,7 @@ def test_every_sample_is_answered_as_stated(shipped_http: httpx.Client) -> None:
             options = {option: sample[option] for option in ("horizon", "quantiles") if option in sample}
             (result,) = post(shipped_http, path, {key: [sample["input"]], "model": name} | options)
             if name == "sentiment-en":
-                assert sample["output"]["scores"] == pytest.approx(result["scores"], abs=1e-3)
+                assert sample["output"]["scores"] == pytest.approx(result["scores"], abs=0.01)
             elif path == "/v1/tag":
                 assert [t["tag"] for t in sample["output"]["tokens"]] == [t["tag"] for t in result["tokens"]]
             else:

@@ -107,7 +107,8 @@ def test_models_are_described_alike_on_both_doors(http: httpx.Client, rpc: Clien
     models = {model["name"]: model for model in http.get("/v1/models").json()["models"]}
 
     assert {"sentiment-en", "pos-en", "segment-zh", "forecast-electricity"} == set(models)
-    assert {"executor": "torch", "device": "cpu", "precision": "float32"} == models["pos-en"]["plan"]
+    plan = {"executor": "torch", "device": "cpu", "precision": "float32", "source": "no plan.lock"}
+    assert plan == models["pos-en"]["plan"]
     assert ["negative", "positive"] == models["sentiment-en"]["labels"]
     assert (6, "30min", True) == tuple(
         models["forecast-electricity"][name] for name in ("max_horizon", "frequency", "streamable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from conveyor.domain import ModelKey
 from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
 from conveyor.wire.messages import Inputs
+from conveyor.wire.port import PlanReport
 
 __all__ = ["FAILS", "NOT_FINITE", "FakeClock", "SummingExecutor", "SummingScan"]
 
@@ -59,7 +61,8 @@ class SummingExecutor:
     Args:
         stepwise: Answer every step with the sum up to it.
         clock: Moves on by what an execution costs: `call_s` for each call and `row_step_s` for each step of each row.
-        room: Rows × steps of a batch beyond which memory runs out.
+        room: Rows × steps of an execution beyond which memory runs out.
+        held_room: Steps of all rows under way in chunks beyond which memory runs out.
     """
 
     device = "fake"
@@ -72,16 +75,21 @@ class SummingExecutor:
         call_s: float = 1e-4,
         row_step_s: float = 1e-6,
         room: int = 10**9,
+        held_room: int = 10**9,
     ) -> None:
         self.stepwise = stepwise
         self.clock = clock
         self.call_s = call_s
         self.row_step_s = row_step_s
         self.room = room
+        self.held_room = held_room
+        # What the engine has let go of is free at once.
+        self.held: weakref.WeakSet[SummingScan] = weakref.WeakSet()
         self.batches: list[Batch] = []
         self.chunks: list[tuple[int, int]] = []
         self.loaded: set[ModelKey] = set()
         self.before_run: Callable[[], None] = lambda: None
+        self.before_finish: Callable[[], None] = lambda: None
 
     def load(self, key: ModelKey, directory: Path) -> None:
         """Remembers the model."""
@@ -94,6 +102,11 @@ class SummingExecutor:
     def memory_bytes(self) -> Mapping[str, int]:
         """A made-up size."""
         return {"weights": 100}
+
+    def plan(self, key: ModelKey) -> PlanReport:
+        """A made-up one."""
+        assert key in self.loaded
+        return PlanReport("summing", self.device, "float32", "made up")
 
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Zeros."""
@@ -118,11 +131,18 @@ class SummingExecutor:
     def begin(self, key: ModelKey, inputs: Inputs) -> SummingScan:
         """Starts a long row."""
         assert key in self.loaded
-        return SummingScan(inputs[:, 0])
+        if sum(len(scan.values) for scan in self.held) + len(inputs) > self.held_room:
+            raise OutOfDeviceMemory("no room for another row")
+        scan = SummingScan(inputs[:, 0])
+        self.held.add(scan)
+        return scan
 
     def advance(self, key: ModelKey, scans: Sequence[SummingScan], phase: int, steps: int, rows: int) -> None:
         """Goes on with long rows; one that fails stops them all where they are."""
         assert rows >= len(scans)
+        self.before_run()
+        if rows * steps > self.room:
+            raise OutOfDeviceMemory("no room")
         self.chunks.append((rows, steps))
         for scan in scans:
             self._values(scan.values[scan.positions[phase] : scan.positions[phase] + steps])
@@ -133,6 +153,7 @@ class SummingExecutor:
     def finish(self, key: ModelKey, scan: SummingScan) -> BatchResult:
         """The sum of a long row."""
         assert not scan.phases
+        self.before_finish()
         sums = np.cumsum(self._values(scan.values))[None]
         return BatchResult({"sum": sums if self.stepwise else sums[:, -1]}, self.stepwise)
 

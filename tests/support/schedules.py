@@ -12,7 +12,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,41 +21,52 @@ import structlog
 
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import BacklogLimits
-from conveyor.engine.batching.costs import uniform_costs
 from conveyor.engine.batching.policy import BatchLimits
-from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
 from conveyor.errors import ConveyorError
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
-from conveyor.simulation.engine import EngineLost, SimulatedEngine
-from conveyor.simulation.executor import DeviceClock, SimulatedExecutor, SimulatedScan
+from conveyor.simulation.engine import SimulatedEngine
+from conveyor.simulation.executor import DeviceClock
 from conveyor.simulation.network import Network
 from conveyor.simulation.virtual_time import VirtualTimeLoop, run
-from conveyor.wire.messages import PRIORITIES, FailureBlock, Inputs, Reply, ResultBlock, RowBlock
-from conveyor.wire.port import EnginePort, EngineStats, ReplySink
+from conveyor.wire.messages import NORMAL_PRIORITY, PRIORITIES, Inputs
 from support.executors import FAILS, NOT_FINITE
+from support.faults import COSTS, DeviceFaults, FaultyExecutor, Ledger, RecordingEngine, measured
 
-__all__ = ["Schedule", "draw", "play", "play_many"]
+__all__ = ["Played", "Schedule", "draw", "play", "play_many"]
 
 MODEL, OTHER = ModelKey("m", "1"), ModelKey("other", "1")
 
 # Rows over 256 steps are run in chunks of this engine.
 BATCH_LIMITS = BatchLimits(rows=8, padded_steps=2000, slice_s=0.0006, lane_rows=3)
-# Rows × steps of any row that is run whole, filler row included.
-ROOM_FOR_ONE = 2 * 512
+# Rows × steps of an execution: two rows of most lengths; a short row; a fraction of most rows.
+ROOMS = (1024, 400, 48)
+HELD_ROOM = 1000
 MOST_ROWS = 1000
-COSTS = uniform_costs(row_step_s=1e-6, call_s=1e-4)
+LONGEST = 700
+# By value.
+_CONSTANT = [np.full((LONGEST, 1), value, dtype=np.int32) for value in range(10)]
 TIMEOUT_S = 300.0
 # No row's sum comes near the next row's number.
 ROW_NUMBER = 10_000
+# Beyond what the table says of a row alone: rounding, chunks, and what an estimate leaves out.
+SLACK = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The rows of a request, the first step of each that has any being its number times `ROW_NUMBER`; their sums."""
+
+    rows: Sequence[Inputs]
+    sums: Sequence[float]
+    poisoned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What one client does.
 
-    rows: the first step of each that has any is its number times `ROW_NUMBER`.
     patience_s: from the start to its deadline; infinite if it sets none.
     cancel_s: from the start to when it leaves; infinite if it stays.
     pickup_s: how long it leaves the answer lying.
@@ -63,238 +74,119 @@ class Request:
 
     start: float
     model: ModelKey
-    rows: Sequence[np.ndarray]
+    content: Content
     priority: int
     patience_s: float
     cancel_s: float
     pickup_s: float
 
-    @property
-    def poisoned(self) -> bool:
-        """Whether a row makes the model fail."""
-        return any((row < 0).any() for row in self.rows)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Schedule:
-    """What happens, all of it drawn from the seed.
+    """What happens, all of it drawn from the seed. To be played once.
 
-    lost_at: the execution in which the engine dies, None if it lives.
-    failing: the part of executions that fail for no reason.
-    room: rows × steps beyond which memory runs out; enough for any row alone.
+    chance: where delays and failures are drawn from, as they come.
     stalls: when the front end is held up, and for how long.
     unload_at, drain_at: when a model is unloaded, and when the engine is drained; infinite if never.
     """
 
-    seed: int
+    chance: random.Random
     requests: Sequence[Request]
     longest_delay_s: float
     ordered: bool
     backlog_rows: int
     admitted_rows: int
-    lost_at: int | None
-    failing: float
-    room: int
+    device: DeviceFaults
     stalls: Sequence[tuple[float, float]]
     unload_at: float
     drain_at: float
 
 
 def draw(seed: int) -> Schedule:
-    """The schedule of a seed."""
+    """The schedule of a seed. Most are small, one of ten is large; what goes wrong is drawn alike in both."""
     chance = random.Random(seed)
+    drawn = chance.random
 
     def sometimes(probability: float, value: float) -> float:
-        return value if chance.random() < probability else math.inf
+        return value if drawn() < probability else math.inf
+
+    def one_of(options: Sequence[float]) -> float:
+        return options[int(drawn() * len(options))]
+
+    def between(first: int, last: int) -> int:
+        return first + int(drawn() * (last + 1 - first))
 
     numbers = iter(range(1, MOST_ROWS))
 
-    def row() -> np.ndarray:
-        kind = chance.random()
-        shortest, longest = (0, 12) if kind < 0.6 else (10, 60) if kind < 0.9 else (257, 700)
-        length = chance.randint(shortest, longest)
-        values = np.full((length, 1), chance.randint(1, 9), dtype=np.int32)
-        values[:1] = next(numbers) * ROW_NUMBER
-        if length > 1 and chance.random() < 0.03:
-            values[chance.randrange(1, length)] = chance.choice((FAILS, NOT_FINITE))
-        return values
+    def content(num_rows: int) -> Content:
+        rows: list[Inputs] = []
+        sums = []
+        poisoned = False
+        for _ in range(num_rows):
+            kind = drawn()
+            length = between(0, 12) if kind < 0.6 else between(10, 60) if kind < 0.9 else between(257, LONGEST)
+            value, number = between(1, 9), next(numbers) * ROW_NUMBER
+            row = _CONSTANT[value][:length].copy()
+            if length:
+                row[0, 0] = number
+            if length > 1 and drawn() < 0.03:
+                row[between(1, length - 1), 0] = FAILS if drawn() < 0.5 else NOT_FINITE
+                poisoned = True
+            rows.append(row)
+            sums.append(float(number + (length - 1) * value) if length else 0.0)
+        return Content(rows, sums, poisoned)
 
-    span_s = chance.choice((0.0, 0.002, 0.01))
+    span_s = one_of((0.0, 0.002, 0.01))
     requests = [
         Request(
-            start=chance.random() * span_s,
-            model=OTHER if chance.random() < 0.2 else MODEL,
-            rows=[row() for _ in range(20 if chance.random() < 0.03 else chance.randint(1, 3))],
-            priority=chance.choice(PRIORITIES),
-            patience_s=sometimes(0.3, chance.random() * chance.choice((0.001, 0.005))),
-            cancel_s=sometimes(0.2, chance.random() * 0.003),
-            pickup_s=chance.choice((0.0, 0.0, 0.005)),
+            start=drawn() * span_s,
+            model=OTHER if drawn() < 0.2 else MODEL,
+            content=content(20 if drawn() < 0.03 else between(1, 3)),
+            priority=PRIORITIES[between(0, 2)],
+            patience_s=sometimes(0.3, drawn() * one_of((0.001, 0.005))),
+            cancel_s=sometimes(0.2, drawn() * 0.003),
+            pickup_s=one_of((0.0, 0.0, 0.005)),
         )
-        for _ in range(chance.randint(1, 10))
+        for _ in range(between(1, 3) if drawn() < 0.9 else between(4, 16))
     ]
+    slow_from = sometimes(0.15, drawn() * 0.01)
     return Schedule(
-        seed=seed,
+        chance=chance,
         requests=requests,
-        longest_delay_s=chance.choice((0.0, 1e-4, 2e-3)),
-        ordered=chance.random() < 0.5,
-        backlog_rows=4 if chance.random() < 0.15 else MOST_ROWS,
-        admitted_rows=5 if chance.random() < 0.15 else MOST_ROWS,
-        lost_at=chance.randint(1, 15) if chance.random() < 0.2 else None,
-        failing=0.2 if chance.random() < 0.15 else 0.0,
-        room=ROOM_FOR_ONE if chance.random() < 0.25 else 10**9,
-        stalls=[(chance.random() * 0.01, chance.random() * 0.005) for _ in range(chance.choice((0, 0, 0, 2)))],
-        unload_at=sometimes(0.1, chance.random() * 0.01),
-        drain_at=sometimes(0.1, chance.random() * 0.01),
+        longest_delay_s=one_of((0.0, 1e-4, 2e-3)),
+        ordered=drawn() < 0.5,
+        backlog_rows=4 if drawn() < 0.15 else MOST_ROWS,
+        admitted_rows=5 if drawn() < 0.15 else MOST_ROWS,
+        device=DeviceFaults(
+            lost_at=between(1, 15) if drawn() < 0.2 else None,
+            failing=0.2 if drawn() < 0.15 else 0.0,
+            room=one_of(ROOMS) if drawn() < 0.25 else math.inf,
+            held_room=HELD_ROOM if drawn() < 0.25 else math.inf,
+            alone=drawn() < 0.15,
+            in_rows=any(request.content.poisoned for request in requests),
+            slow=(slow_from, slow_from + drawn() * 0.01),
+        ),
+        stalls=[(drawn() * 0.01, drawn() * 0.005) for _ in range(2)] if drawn() < 0.25 else [],
+        unload_at=sometimes(0.1, drawn() * 0.01),
+        drain_at=sometimes(0.1, drawn() * 0.01),
     )
 
 
 @dataclass
-class Ledger:
-    """What crossed the wire: rows by id as they were sent, when they were cancelled, and what came back."""
+class Played:
+    """What became of schedules.
 
-    numbers: dict[int, int] = field(default_factory=dict)
-    deadlines: dict[int, float] = field(default_factory=dict)
-    sent: dict[int, float] = field(default_factory=dict)
-    cancelled: dict[int, float] = field(default_factory=dict)
-    replies: Counter[int] = field(default_factory=Counter)
-    # What an executor can't raise, since the engine answers what executors raise.
-    violations: list[str] = field(default_factory=list)
+    outcomes: how many requests ended how.
+    happened: in how many schedules something came about: a fault, a way to run, a kind of request.
+    """
 
+    schedules: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    happened: Counter[str] = field(default_factory=Counter)
 
-class RecordingEngine:
-    """An engine port that passes everything on and writes it down."""
-
-    def __init__(self, engine: EnginePort, ledger: Ledger) -> None:
-        self._engine = engine
-        self._ledger = ledger
-
-    def connect(self, sink: ReplySink) -> None:
-        """Puts itself between."""
-
-        def record(reply: Reply) -> None:
-            ids = reply.ids if isinstance(reply, FailureBlock) else reply.ids.tolist()
-            self._ledger.replies.update(ids)
-            if isinstance(reply, ResultBlock):
-                assert reply.report.queue_s.min(initial=0.0) >= 0.0
-                assert reply.report.padding_steps >= 0
-            sink(reply)
-
-        self._engine.connect(record)
-
-    def submit(self, block: RowBlock) -> None:
-        """Rows on their way to the engine."""
-        now = asyncio.get_running_loop().time()
-        end = 0
-        for row_id, length, deadline in zip(block.ids.tolist(), block.lengths.tolist(), block.deadlines, strict=True):
-            assert row_id not in self._ledger.sent
-            self._ledger.sent[row_id] = now
-            if length:
-                number = int(block.inputs[end, 0])
-                self._ledger.numbers[number] = row_id
-            self._ledger.deadlines[row_id] = float(deadline)
-            end += length
-        self._engine.submit(block)
-
-    def cancel(self, ids: Collection[int]) -> None:
-        """Rows nobody waits for."""
-        now = asyncio.get_running_loop().time()
-        self._ledger.cancelled.update(dict.fromkeys(ids, now))
-        self._engine.cancel(ids)
-
-    def load(self, key: ModelKey, directory: Path) -> Awaitable[None]:
-        """Passed on."""
-        return self._engine.load(key, directory)
-
-    def unload(self, key: ModelKey) -> Awaitable[None]:
-        """Passed on."""
-        return self._engine.unload(key)
-
-    def stats(self) -> Awaitable[EngineStats]:
-        """Passed on."""
-        return self._engine.stats()
-
-    def drain(self) -> Awaitable[None]:
-        """Passed on."""
-        return self._engine.drain()
-
-
-class FaultyExecutor(SimulatedExecutor):
-    """A device that does what the schedule says, and refuses to compute what nobody wants any more."""
-
-    def __init__(self, clock: DeviceClock, schedule: Schedule, ledger: Ledger) -> None:
-        super().__init__(clock, COSTS, random.Random(schedule.seed))
-        self._schedule = schedule
-        self._ledger = ledger
-        self._executions = 0
-        self.engine: SimulatedEngine
-        self.armed = False
-
-    @property
-    def lost(self) -> bool:
-        """Whether the engine has died."""
-        return self._schedule.lost_at is not None and self._executions >= self._schedule.lost_at
-
-    def run(self, key: ModelKey, batch: Batch) -> BatchResult:
-        """As scheduled."""
-        if not self.armed:
-            return super().run(key, batch)
-        self._fault()
-        for number in batch.inputs[:, 0, 0].tolist():
-            self._check_wanted(number)
-        if batch.inputs.size > self._schedule.room:
-            raise OutOfDeviceMemory("no room")
-        _fail_if_poisoned(batch.inputs)
-        result = super().run(key, batch)
-        result.arrays["sum"][(batch.inputs == NOT_FINITE).any(axis=(1, 2))] = np.nan
-        return result
-
-    def begin(self, key: ModelKey, inputs: Inputs) -> SimulatedScan:
-        """As scheduled."""
-        self._fault()
-        self._check_wanted(int(inputs[0, 0]))
-        return super().begin(key, inputs)
-
-    def advance(self, key: ModelKey, scans: Sequence[SimulatedScan], phase: int, steps: int, rows: int) -> None:
-        """As scheduled."""
-        self._fault()
-        for scan in scans:
-            self._check_wanted(int(scan.inputs[0, 0]))
-            _fail_if_poisoned(scan.inputs)
-        super().advance(key, scans, phase, steps, rows)
-
-    def finish(self, key: ModelKey, scan: SimulatedScan) -> BatchResult:
-        """As scheduled."""
-        self._fault()
-        result = super().finish(key, scan)
-        result.arrays["sum"][(scan.inputs == NOT_FINITE).any()] = np.nan
-        return result
-
-    def _fault(self) -> None:
-        self._executions += 1
-        if self.lost:
-            raise EngineLost
-        if self._chance.random() < self._schedule.failing:
-            raise RuntimeError("failed for no reason")
-
-    def _check_wanted(self, number: int) -> None:
-        """A row that was cancelled or late when the engine last looked is not computed."""
-        row_id = self._ledger.numbers.get(number)
-        if row_id is None:
-            return
-        now = self.engine.step_started
-        if now >= self._ledger.deadlines[row_id]:
-            self._ledger.violations.append(f"row {row_id} ran although its deadline had passed")
-        delay_s = self._schedule.longest_delay_s
-        cancelled = self._ledger.cancelled.get(row_id, math.inf)
-        # A cancellation may overtake the row it is for.
-        overtaken = not self._schedule.ordered and cancelled < self._ledger.sent[row_id] + delay_s
-        if now > cancelled + delay_s and not overtaken:
-            self._ledger.violations.append(f"row {row_id} ran although it was cancelled")
-
-
-def _fail_if_poisoned(inputs: Inputs) -> None:
-    if (inputs == FAILS).any():
-        raise RuntimeError("boom")
+    def share(self, what: str) -> float:
+        """The part of the schedules in which something came about."""
+        return self.happened[what] / self.schedules
 
 
 class Simulation:
@@ -303,99 +195,152 @@ class Simulation:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._ledger = Ledger()
-        self._outcomes: Counter[str] = Counter()
+        self._in_flight: set[int] = set()
+        # Requests that were not the only one in flight, from their first moment to their last.
+        self._in_company: set[int] = set()
 
-    async def play(self) -> Counter[str]:
-        """Plays to the end; returns how many requests ended how."""
+    async def play(self, played: Played) -> None:
+        """Plays to the end and counts what it saw."""
         schedule = self._schedule
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
         self._loop = loop
         clock = DeviceClock()
-        self._executor = FaultyExecutor(clock, schedule, self._ledger)
-        network = Network(random.Random(schedule.seed + 1), schedule.longest_delay_s, ordered=schedule.ordered)
+        self._executor = FaultyExecutor(
+            clock,
+            schedule.device,
+            self._ledger,
+            schedule.chance,
+            ordered=schedule.ordered,
+            longest_delay_s=schedule.longest_delay_s,
+        )
+        network = Network(schedule.chance, schedule.longest_delay_s, ordered=schedule.ordered)
         limits = BacklogLimits(schedule.backlog_rows, steps=1_000_000)
-        self._executor.engine = SimulatedEngine(self._executor, clock, limits, BATCH_LIMITS, network)
+        self._executor.engine = SimulatedEngine(self._executor, clock, limits, BATCH_LIMITS, network, measured)
         self._engine = RecordingEngine(self._executor.engine, self._ledger)
         self._dispatcher = Dispatcher(self._engine, lambda _: None, loop.time)
         self._admission = Admission(schedule.admitted_rows, max_size=10**9, batch_rows=64)
-        for key in (MODEL, OTHER):
+        # A model that nobody asks for is only there to be unloaded.
+        wanted = {request.model for request in schedule.requests}
+        for key in (MODEL, OTHER) if OTHER in wanted or math.isfinite(schedule.unload_at) else (MODEL,):
             await self._engine.load(key, Path("unused"))
-        for key, costs in (await self._engine.stats()).costs.items():
-            self._admission.set_price(key, costs.row_step_s)
-        self._executor.armed = True
+            self._admission.set_price(key, COSTS.row_step_s)
 
-        self._started = loop.time()
         for at, seconds in schedule.stalls:
-            loop.call_later(at, loop.stall, seconds)
-        self._faults = [loop.create_task(self._fault(at, work)) for at, work in self._timed_faults()]
-        clients = [loop.create_task(self._client(request)) for request in schedule.requests]
+            loop.call_later(at, self._stall, seconds)
+        faults = [loop.create_task(self._fault(at, work)) for at, work in self._timed_faults()]
+        clients = [loop.create_task(self._client(number, request)) for number, request in enumerate(schedule.requests)]
         for task, request in zip(clients, schedule.requests, strict=True):
             if math.isfinite(request.cancel_s):
                 loop.call_later(request.start + request.cancel_s, task.cancel)
         ends = await asyncio.gather(*clients, return_exceptions=True)
-        for request, end in zip(schedule.requests, ends, strict=True):
-            self._outcomes[self._outcome(request, end)] += 1
-        await self._check_nothing_is_left()
-        return self._outcomes
+        await self._check_nothing_is_left(faults)
+        self._count(played, ends)
 
     def _timed_faults(self) -> list[tuple[float, str]]:
-        faults = [(self._schedule.unload_at, "unload"), (self._schedule.drain_at, "drain")]
+        faults = [(self._schedule.unload_at, "model unloaded"), (self._schedule.drain_at, "engine drained")]
         return [(at, work) for at, work in faults if math.isfinite(at)]
 
     async def _fault(self, at: float, work: str) -> None:
         await asyncio.sleep(at)
         try:
-            await (self._engine.drain() if work == "drain" else self._engine.unload(OTHER))
+            await (self._engine.drain() if work == "engine drained" else self._engine.unload(OTHER))
         except ConveyorError:
             # The engine was gone before.
-            assert work == "unload"
+            assert work == "model unloaded"
+        else:
+            self._ledger.happened.add(work)
 
-    async def _client(self, request: Request) -> list[float]:
+    def _stall(self, seconds: float) -> None:
+        self._loop.stall(seconds)
+        self._ledger.happened.add("front end held up")
+
+    async def _client(self, number: int, request: Request) -> list[float]:
         """As the gateway does it, without text."""
         await asyncio.sleep(request.start)
         now = self._loop.time()
         deadline = now + min(request.patience_s, TIMEOUT_S)
         call = Call("sentiment", "simulation", "", deadline, request.priority)
-        size = sum(map(len, request.rows))
-        with self._admission.admit(request.model, len(request.rows), size, now, deadline):
-            self._admission.learn(request.model, size, size)
-            results = await self._dispatcher.run(call, request.model, request.rows)
-        await asyncio.sleep(request.pickup_s)
-        return [float(result["sum"][0]) for result in results]
+        rows = request.content.rows
+        size = sum(map(len, rows))
+        alone = not self._in_flight
+        admitted = False
+        try:
+            with self._admission.admit(request.model, len(rows), size, now, deadline, request.priority):
+                admitted = True
+                self._begin(number)
+                self._admission.learn(request.model, size, size)
+                results = await self._dispatcher.run(call, request.model, rows)
+        except ConveyorError:
+            if not admitted:
+                fits = len(rows) <= self._schedule.admitted_rows
+                assert not (alone and fits), "a request was refused although nothing else was there"
+                self._in_company.add(number)
+            raise
+        finally:
+            self._in_flight.discard(number)
+        if request.pickup_s:
+            await asyncio.sleep(request.pickup_s)
+        return [result["sum"].item() for result in results]
 
-    def _outcome(self, request: Request, end: list[float] | BaseException) -> str:
+    def _begin(self, number: int) -> None:
+        if self._in_flight or not self._executor.engine.idle:
+            self._in_company |= {number, *self._in_flight}
+        self._in_flight.add(number)
+
+    def _outcome(self, number: int, end: list[float] | BaseException) -> str:
         """How a request ended; fails unless the schedule gave reason for it."""
-        schedule = self._schedule
+        schedule, request = self._schedule, self._schedule.requests[number]
         if isinstance(end, asyncio.CancelledError):
             assert math.isfinite(request.cancel_s)
             return "cancelled"
         if isinstance(end, list):
-            assert not request.poisoned
-            assert [float(row.sum()) for row in request.rows] == end
+            assert not request.content.poisoned
+            assert request.content.sums == end
             return "answered"
         assert isinstance(end, ConveyorError), repr(end)
         kind = type(end).__name__
-        reasons = {
-            "DeadlineExceeded": math.isfinite(request.patience_s),
-            "Internal": request.poisoned or self._executor.lost or schedule.failing > 0,
-            "QueueFull": min(schedule.backlog_rows, schedule.admitted_rows) < MOST_ROWS,
-            "NotFound": request.model == OTHER and math.isfinite(schedule.unload_at),
-            "Unavailable": self._executor.lost
-            or math.isfinite(schedule.drain_at)
-            or (request.model == OTHER and math.isfinite(schedule.unload_at)),
-        }
-        assert reasons[kind], f"no reason for {end!r}"
+        lost, drained = self._executor.lost, math.isfinite(schedule.drain_at)
+        unloaded = request.model == OTHER and math.isfinite(schedule.unload_at)
+        in_company = number in self._in_company
+        num_rows = len(request.content.rows)
+        match kind:
+            case "DeadlineExceeded":
+                reason = math.isfinite(request.patience_s) and (in_company or self._is_hurried(request))
+            case "Internal":
+                reason = request.content.poisoned or lost or schedule.device.failing > 0
+            case "QueueFull":
+                room = min(schedule.backlog_rows, schedule.admitted_rows)
+                reason = room < MOST_ROWS and (in_company or num_rows > room)
+            case "NotFound":
+                reason = unloaded
+            case _:
+                reason = kind == "Unavailable" and (lost or drained or unloaded)
+        assert reason, f"no reason for {end!r}"
         return kind
 
-    async def _check_nothing_is_left(self) -> None:
+    def _is_hurried(self, request: Request) -> bool:
+        """Whether a request may be late although nothing else is there."""
+        schedule, device = self._schedule, self._schedule.device
+        if (
+            schedule.stalls
+            or device.failing
+            or device.alone
+            or math.isfinite(min(device.room, device.held_room, device.slow[0]))
+        ):
+            return True
+        compute_s = sum(COSTS.estimate_s(2, len(row)) for row in request.content.rows)
+        return request.patience_s < SLACK * (compute_s + schedule.longest_delay_s)
+
+    async def _check_nothing_is_left(self, faults: Sequence[asyncio.Task[None]]) -> None:
         ledger = self._ledger
         assert not ledger.violations, ledger.violations[0]
         unanswered = ledger.sent.keys() - ledger.replies.keys() - ledger.cancelled.keys()
         assert not unanswered, f"nobody waits for rows {unanswered}, and nobody has told the engine"
         # What was cancelled too late may still run.
         await asyncio.sleep(10.0)
-        await asyncio.wait_for(asyncio.gather(*self._faults), 10.0)
+        if faults:
+            await asyncio.wait_for(asyncio.gather(*faults), 10.0)
         twice = [row_id for row_id, count in ledger.replies.items() if count > 1]
         assert not twice, f"rows {twice} were answered more than once"
         assert ledger.replies.keys() <= ledger.sent.keys()
@@ -412,26 +357,51 @@ class Simulation:
         assert not self._dispatcher._waiters
         assert not self._dispatcher._outboxes
 
+    def _count(self, played: Played, ends: Sequence[list[float] | BaseException]) -> None:
+        outcomes = [self._outcome(number, end) for number, end in enumerate(ends)]
+        happened = self._ledger.happened | {f"request {outcome}" for outcome in outcomes}
+        requests = self._schedule.requests
+        if any(math.isfinite(request.patience_s) for request in requests):
+            happened.add("deadline")
+        happened |= {f"priority {r.priority}" for r in requests if r.priority != NORMAL_PRIORITY}
+        if len({request.model for request in requests}) > 1:
+            happened.add("two models")
+        if not self._schedule.ordered and self._schedule.longest_delay_s:
+            happened.add("messages overtake each other")
+        if len(requests) >= 5:
+            happened.add("five requests")
+        played.schedules += 1
+        played.outcomes.update(outcomes)
+        played.happened.update(happened)
 
-def play(seed: int) -> Counter[str]:
+
+def play(seed: int, played: Played | None = None) -> None:
     """Plays the schedule of a seed.
 
     Raises:
         AssertionError: Naming the seed, if anything is not as it must be.
     """
     try:
-        return run(Simulation(draw(seed)).play())
+        run(Simulation(draw(seed)).play(played or Played()))
     except Exception as error:
         raise AssertionError(f"schedule of seed {seed}: {type(error).__name__}: {error}") from error
 
 
-def play_many(seeds: range) -> Counter[str]:
-    """Plays many schedules; the log of the faults they inject is kept from the output."""
-    outcomes: Counter[str] = Counter()
-    with structlog.testing.capture_logs():
+def play_many(seeds: range) -> Played:
+    """Plays many schedules; the log of the faults they inject is dropped."""
+    played = Played()
+    before = structlog.get_config()["processors"]
+    structlog.configure(processors=[_drop])
+    try:
         for seed in seeds:
-            outcomes += play(seed)
-    return outcomes
+            play(seed, played)
+    finally:
+        structlog.configure(processors=before)
+    return played
+
+
+def _drop(*_: object) -> MutableMapping[str, object]:
+    raise structlog.DropEvent
 
 
 def _main() -> None:
@@ -439,10 +409,14 @@ def _main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--count", type=int, default=10_000, help="how many seeds")
     arguments = parser.parse_args()
-    started = time.perf_counter()
-    outcomes = play_many(range(arguments.first, arguments.first + arguments.count))
-    seconds = time.perf_counter() - started
-    print(f"{arguments.count} schedules, {arguments.count / seconds:.0f} a second; {dict(outcomes.most_common())}")
+    started, started_cpu = time.perf_counter(), time.process_time()
+    played = play_many(range(arguments.first, arguments.first + arguments.count))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - started_cpu
+    count = arguments.count
+    print(f"{count} schedules, {count / seconds:.0f} a second, {count / cpu:.0f} a second of CPU time")
+    print(f"requests: {dict(played.outcomes.most_common())}")
+    for what, schedules in played.happened.most_common():
+        print(f"{schedules / count:7.1%}  {what}")
 
 
 if __name__ == "__main__":

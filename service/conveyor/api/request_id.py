@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 __all__ = ["accept_request_id"]
 
@@ -15,4 +15,4 @@ def accept_request_id(given: str | None) -> str:
     """Returns the caller's id if it is 1 to 128 printable ASCII characters, else a new one of 32 hex digits."""
     if given is not None and _ACCEPTED.fullmatch(given):
         return given
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

@@ -22,6 +22,9 @@ def assemble(plan: Plan) -> Batch:
     """Pads rows to the shape of the plan: zeros past each row's end, and filler rows of length zero."""
     rows: Sequence[Row] = plan.rows
     stairs: Sequence[Stair] = plan.stairs or [Stair(bucket(len(rows)), 1)]
+    if stairs[0].rows < len(rows):
+        # Rows without steps need no stair, but they are answered.
+        stairs = [Stair(bucket(len(rows)), stairs[0].steps), *stairs[1:]]
     lengths = np.zeros(stairs[0].rows, dtype=np.int32)
     lengths[: len(rows)] = [row.length for row in rows]
     first = rows[0].inputs
@@ -50,28 +53,35 @@ def answer(
         padding_steps: Steps computed that no row asked for.
         in_chunks: Whether it was one long row.
     """
-    finite = _finite_rows(result, lengths)
-    keep = np.flatnonzero(finite)
+    count = len(rows)
     ids = np.array([row.id for row in rows], dtype=np.int64)
-    report = BatchReport(model, queue_s[keep], compute_s, len(rows), in_chunks, int(lengths.sum()), padding_steps)
-    answers = ResultBlock(ids[keep], lengths[keep], result.stepwise, _flatten(result, keep, lengths), report)
-    if finite.all():
-        return [answers]
-    message = "the model gave a result that is not finite"
-    return [answers, FailureBlock(model, ids[~finite].tolist(), Internal.__name__, message)]
+    finite = _finite_rows(result, lengths)
+    failed: list[Reply] = []
+    if finite is not None:
+        message = "the model gave a result that is not finite"
+        failed = [FailureBlock(model, ids[~finite].tolist(), Internal.__name__, message)]
+        ids, queue_s = ids[finite], queue_s[finite]
+    kept = np.arange(count) if finite is None else np.flatnonzero(finite)
+    useful = sum(row.length for row in rows)
+    report = BatchReport(model, queue_s, compute_s, count, in_chunks, useful, padding_steps)
+    return [ResultBlock(ids, lengths[kept], result.stepwise, _flatten(result, kept, lengths), report), *failed]
 
 
-def _finite_rows(result: BatchResult, lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Which rows came out free of NaN and infinity; bool [rows]. Steps past a row's end do not count."""
+def _finite_rows(result: BatchResult, lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_] | None:
+    """Which rows came out free of NaN and infinity, bool [rows]; None if all did. Steps past a row's end do not
+    count."""
     count = len(lengths)
-    finite = np.ones(count, dtype=np.bool_)
-    for array in result.arrays.values():
-        good = np.isfinite(array[:count].astype(np.float32, copy=False))
+    every = [np.isfinite(array[:count].astype(np.float32, copy=False)) for array in result.arrays.values()]
+    if all(good.all() for good in every):
+        return None
+    finite: npt.NDArray[np.bool_] = np.ones(count, dtype=np.bool_)
+    for good in every:
         if result.stepwise:
-            past_end = np.arange(array.shape[1]) >= lengths[:, None]
-            good = good.reshape(count, array.shape[1], -1).all(axis=-1) | past_end
-        finite &= good.reshape(count, -1).all(axis=1)
-    return finite
+            past_end = np.arange(good.shape[1]) >= lengths[:, None]
+            finite &= (good.reshape(*past_end.shape, -1).all(axis=-1) | past_end).all(axis=1)
+        else:
+            finite &= good.reshape(count, -1).all(axis=1)
+    return None if finite.all() else finite
 
 
 def _flatten(

@@ -18,6 +18,17 @@ __all__ = ["Admission"]
 _STEPS_PER_SIZE = 1.0
 _LEARNING_RATE = 0.1
 _LONGEST_RETRY_S = 60.0
+# Where more waits than one batch holds, rows like the most urgent one go with it, also those that came later: a row
+# waits for up to twice what is due before it.
+_OVERTAKEN = 2.0
+# Front ends that know nothing of each other, or an interpreter that has no time, make it longer.
+_MOST_STRETCH = 8.0
+# One promise in a hundred may be broken: the stretch stays where it is when this many are.
+_LONGER, _SHORTER = 1.02, 0.9998
+# What was promised before the stretch grew says nothing of it as it is now: beyond this it is not blamed.
+_LONGER_AT_ONCE = 1.25
+# A promise counts if more than half of the time that it leaves was reckoned with.
+_CLOSE = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -49,13 +60,17 @@ class Admission:
         self._max_size = max_size
         self._rows = 0
         self._size = 0
-        self._accepted: set[_Accepted] = set()
+        self._rows_elsewhere = 0
+        # In the order of their coming, so that sums are the same whenever they are formed.
+        self._accepted: dict[_Accepted, None] = {}
         self._seconds = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self._step_s: dict[ModelKey, float] = {}
         self._batch_s: dict[ModelKey, float] = {}
         self._steps_per_size: dict[ModelKey, float] = {}
+        # By how much waits have been longer than was reckoned.
+        self._stretch = 1.0
 
     async def wait_idle(self) -> None:
         """Returns once every request that was accepted is answered."""
@@ -64,6 +79,10 @@ class Admission:
     def set_price(self, model: ModelKey, row_step_s: float) -> None:
         """Tells what a step of a row costs in a full batch, by the engine's table as it stands."""
         self._step_s[model] = row_step_s
+
+    def share_engine(self, rows_elsewhere: int) -> None:
+        """Tells how many rows the engine has that are not from here; they are taken to be like ours."""
+        self._rows_elsewhere = rows_elsewhere
 
     def observe(self, model: ModelKey, steps: int, seconds: float) -> None:
         """Tells what an execution took for its useful steps; what is beyond their price comes with every execution.
@@ -101,25 +120,35 @@ class Admission:
             raise self._full(f"{self._size} code points and values wait, at most {self._max_size} are accepted")
         seconds = size * self._steps_per_size.get(model, _STEPS_PER_SIZE) * self._step_s.get(model, 0.0)
         batch_s = self._batch_s.get(model, 0.0)
+        stretch = self._stretch
         ahead_s = self._ahead_s(now, deadline, seconds, rows, batch_s)
         # With nothing in flight the engine has the last word: an estimate that let nothing through would never be
         # corrected.
-        if self._accepted and now + ahead_s + seconds > deadline:
+        reckoned_s = ahead_s + seconds
+        if self._accepted and now + reckoned_s > deadline:
             raise DeadlineExceeded(
-                f"the answer would take about {ahead_s + seconds:.3f} s, longer than the deadline allows",
-                retry_after_s=self._retry_after_s(),
+                f"the answer would take up to {reckoned_s:.3f} s, longer than the deadline allows",
+                retry_after_s=self.retry_after_s(),
             )
         patient = now + PATIENCE_S[priority]
         request = _Accepted(min(deadline, patient), deadline <= patient, rows, seconds)
-        self._accepted.add(request)
+        self._accepted[request] = None
         self._rows += rows
         self._size += size
         self._seconds += seconds
         self._idle.clear()
+        promised = _CLOSE * (deadline - now) < reckoned_s <= deadline - now
         try:
             yield
+            if promised:
+                self._stretch = max(self._stretch * _SHORTER, 1.0)
+        except DeadlineExceeded:
+            if promised:
+                longer = min(self._stretch * _LONGER, stretch * _LONGER_AT_ONCE, _MOST_STRETCH)
+                self._stretch = max(self._stretch, longer)
+            raise
         finally:
-            self._accepted.remove(request)
+            del self._accepted[request]
             self._rows -= rows
             self._size -= size
             self._seconds -= seconds
@@ -131,8 +160,13 @@ class Admission:
     def _ahead_s(self, now: float, deadline: float, seconds: float, rows: int, batch_s: float) -> float:
         """Time until a request of some rows would begin its last batch, behind those that are due before it."""
 
+        crowd = 1 + self._rows_elsewhere / self._rows if self._rows else 1.0
+        crowded = self._rows + self._rows_elsewhere + rows > self._batch_rows
+        stretch = self._stretch * (_OVERTAKEN if crowded else 1.0)
+
         def wait_s(rows_ahead: int, seconds_ahead: float) -> float:
-            return seconds_ahead + batch_s * ((rows_ahead + rows - 1) // self._batch_rows)
+            batches = (int(crowd * rows_ahead) + rows - 1) // self._batch_rows
+            return stretch * (crowd * seconds_ahead + batch_s * batches)
 
         if now + wait_s(self._rows, self._seconds) + seconds <= deadline:
             return wait_s(self._rows, self._seconds)
@@ -145,8 +179,8 @@ class Admission:
         return wait_s(int(rows_ahead), seconds_ahead)
 
     def _full(self, reason: str) -> QueueFull:
-        return QueueFull(f"the queue is full: {reason}; try again later", retry_after_s=self._retry_after_s())
+        return QueueFull(f"the queue is full: {reason}; try again later", retry_after_s=self.retry_after_s())
 
-    def _retry_after_s(self) -> float:
+    def retry_after_s(self) -> float:
         """When what is in flight should be done: whole seconds, as the header wants them."""
         return min(max(math.ceil(self._seconds), 1.0), _LONGEST_RETRY_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from conveyor.domain import ModelKey
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
 from conveyor.gateway.codecs import Codec
 from conveyor.spec import ForecastSpec, PackageSpec, Task
-from conveyor.wire.port import CostReport
+from conveyor.wire.port import CostReport, PlanReport
 
 __all__ = ["Catalogue", "Entry", "ModelDescription", "State"]
 
@@ -67,12 +67,11 @@ class Catalogue:
     """The models of this server. Used from the event loop only.
 
     defaults: the model of each task that answers when a request names none.
-    plan: how every model is executed, for the description.
-    costs: what each model costs by the engine's latest word, for the description.
+    plans, costs: how each model is executed and what it costs by the engine's latest word, for the description.
     """
 
     defaults: Mapping[Task, str]
-    plan: dict[str, str]
+    plans: Mapping[ModelKey, PlanReport] = field(default_factory=dict)
     costs: Mapping[ModelKey, CostReport] = field(default_factory=dict)
     _entries: dict[ModelKey, Entry] = field(default_factory=dict)
 
@@ -137,7 +136,7 @@ class Catalogue:
         """
         entry = self.find(name, None)
         ready = [e.key.version for e in self._versions(name) if e.state is State.READY]
-        spec = entry.spec
+        spec, plan = entry.spec, self.plans.get(entry.key)
         common = ModelDescription(
             name=name,
             task=spec.task if spec else None,
@@ -147,13 +146,14 @@ class Catalogue:
             default=name in self.defaults.values(),
             description=spec.description if spec else None,
             reason=entry.reason,
-            plan=self.plan,
+            plan=asdict(plan) if plan else None,
             costs=self.costs.get(entry.key),
         )
         return _with_details(common, spec)
 
     def _versions(self, name: str) -> Sequence[Entry]:
-        return [entry for entry in self.entries() if entry.key.name == name]
+        found = [entry for entry in self._entries.values() if entry.key.name == name]
+        return sorted(found, key=lambda entry: int(entry.key.version))
 
 
 def _shown(name: str) -> str:

@@ -14,12 +14,15 @@ import numpy.typing as npt
 
 from conveyor import errors
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, DeadlineExceeded, Internal
+from conveyor.errors import ConveyorError, DeadlineExceeded, Internal, QueueFull
 from conveyor.gateway.call import Call
 from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, Reply, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort
 
 __all__ = ["Dispatcher", "RowResult"]
+
+# When to try again where nothing better is known.
+_SOON_S = 1.0
 
 RowResult = Mapping[str, npt.NDArray[np.generic]]
 
@@ -53,6 +56,7 @@ class Dispatcher:
         engine: Where rows go; this dispatcher becomes its sink.
         observe: Told what each execution cost.
         clock: Monotonic seconds, as the deadlines of calls.
+        room_in_s: Seconds after which there should be room in a queue that is full.
     """
 
     def __init__(
@@ -60,10 +64,12 @@ class Dispatcher:
         engine: EnginePort,
         observe: Callable[[BatchReport], None],
         clock: Callable[[], float] = time.monotonic,
+        room_in_s: Callable[[], float] = lambda: _SOON_S,
     ) -> None:
         self._engine = engine
         self._observe = observe
         self._clock = clock
+        self._room_in_s = room_in_s
         self._ids = itertools.count()
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Row]] = {}
@@ -113,7 +119,7 @@ class Dispatcher:
         outboxes, self._outboxes = self._outboxes, {}
         for model, rows in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            wanted = [row for row in rows if row.id in self._waiters]
+            wanted = [row for row in rows if self._is_waited_for(row.id)]
             if wanted:
                 self._engine.submit(
                     RowBlock(
@@ -126,6 +132,11 @@ class Dispatcher:
                         inputs=np.concatenate([row.inputs for row in wanted]),
                     )
                 )
+
+    def _is_waited_for(self, row_id: int) -> bool:
+        waiter = self._waiters.get(row_id)
+        # Of a call that was cancelled in this tick, only the future knows so far.
+        return waiter is not None and not waiter.done.done()
 
     def _on_reply(self, reply: Reply) -> None:
         if isinstance(reply, ResultBlock):
@@ -154,11 +165,12 @@ class Dispatcher:
         for row_id in block.ids:
             waiter = self._waiters.pop(row_id, None)
             if waiter is not None and not waiter.done.done():
-                waiter.done.set_exception(_error(block))
+                waiter.done.set_exception(self._error(block))
 
-
-def _error(block: FailureBlock) -> ConveyorError:
-    kind = getattr(errors, block.error, Internal) if block.error in errors.__all__ else Internal
-    retry_after_s = 1.0 if kind.retryable else None
-    error: ConveyorError = kind(block.message, retry_after_s=retry_after_s)
-    return error
+    def _error(self, block: FailureBlock) -> ConveyorError:
+        kind = getattr(errors, block.error, Internal) if block.error in errors.__all__ else Internal
+        retry_after_s = None
+        if kind.retryable:
+            retry_after_s = self._room_in_s() if kind is QueueFull else _SOON_S
+        error: ConveyorError = kind(block.message, retry_after_s=retry_after_s)
+        return error

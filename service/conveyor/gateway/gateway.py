@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TypeVar
 
 from conveyor.domain import Answer, Forecast, ModelKey, Sentiment, Series, Tagging
@@ -106,12 +106,15 @@ class Gateway:
         self, call: Call, codec_type: type[CodecT], model: str | None, version: str | None
     ) -> tuple[ModelKey, CodecT]:
         """The model that answers, if the server takes requests at all."""
-        with self._counting_rejections(call):
+        try:
             if self._lifecycle.phase is Phase.STARTING:
                 raise Unavailable("the server is starting; try again in a moment", retry_after_s=1.0)
             if self._lifecycle.phase is Phase.DRAINING:
                 raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
             key, codec = self._catalogue.resolve(call.task, codec_type, model, version)
+        except ConveyorError as error:
+            self._count_rejection(call, error)
+            raise
         call.model, call.version = key.name, key.version
         return key, codec
 
@@ -122,18 +125,18 @@ class Gateway:
         now = time.monotonic()
         if math.isinf(call.deadline):
             call.deadline = now + self._limits.request_timeout_s
-        with ExitStack() as held:
-            with self._counting_rejections(call):
-                if call.deadline <= now:
-                    raise DeadlineExceeded("the deadline had passed before the request was read")
-                held.enter_context(self._admission.admit(key, items, size, now, call.deadline, call.priority))
-            yield
-
-    @contextmanager
-    def _counting_rejections(self, call: Call) -> Iterator[None]:
+        accepted = False
         try:
-            yield
+            if call.deadline <= now:
+                raise DeadlineExceeded("the deadline had passed before the request was read")
+            with self._admission.admit(key, items, size, now, call.deadline, call.priority):
+                accepted = True
+                yield
         except ConveyorError as error:
-            if error.code in _REJECTIONS:
-                self._metrics.rejected(call.model, error.code.lower())
+            if not accepted:
+                self._count_rejection(call, error)
             raise
+
+    def _count_rejection(self, call: Call, error: ConveyorError) -> None:
+        if error.code in _REJECTIONS:
+            self._metrics.rejected(call.model, error.code.lower())

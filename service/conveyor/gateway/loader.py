@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ from typing import TypeVar
 import structlog
 
 from conveyor.domain import Forecast, ModelKey, Sentiment, Tagging
-from conveyor.errors import ConveyorError, PackageError, Problem
+from conveyor.errors import ConveyorError, PackageError, Problem, Unavailable
 from conveyor.gateway.answering import Answering
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import Catalogue, Entry, State
@@ -45,13 +46,17 @@ class Loader:
         self._metrics = metrics
 
     async def load(self, key: ModelKey, directory: Path) -> None:
-        """Loads one package; one that is refused stands in the catalogue with the reason, the others serve."""
+        """Loads one package; one that is refused stands in the catalogue with the reason, the others serve.
+
+        Raises:
+            Unavailable: The engine was lost.
+        """
         started = time.monotonic()
         entry = Entry(key)
         self._catalogue.put(entry)
         try:
             entry.codec = await self.verify(key, directory, entry)
-        except ConveyorError as error:
+        except PackageError as error:
             entry.state, entry.reason = State.FAILED, error.message
             _log.error("model refused", model=key.name, version=key.version, reason=error.message)
             return
@@ -85,7 +90,8 @@ class Loader:
                     return codec
         finally:
             if loaded:
-                await self._engine.unload(key)
+                with suppress(Unavailable):
+                    await self._engine.unload(key)
         raise PackageError(list(dict.fromkeys(problems)))
 
     async def _on_engine(self, key: ModelKey, directory: Path) -> bool:
@@ -99,6 +105,8 @@ class Loader:
             try:
                 actual = await self._answer(package, codec, sample)
                 found = difference(sample.output, actual, package.spec.tolerance)
+            except Unavailable:
+                raise
             except ConveyorError as error:
                 where = f".{error.field}" if error.field else ""
                 problems.append(Problem("samples.jsonl", f"line {sample.line}{where}", error.message))

@@ -9,7 +9,7 @@ __all__ = ["Lifecycle", "Phase"]
 
 
 class Phase(StrEnum):
-    """The phases in order; none is returned to."""
+    """The phases in order. Starting comes again only where a lost engine is started again; draining is for good."""
 
     STARTING = "starting"
     READY = "ready"
@@ -33,9 +33,8 @@ class Lifecycle:
         self._watchers.append(callback)
 
     def set(self, phase: Phase) -> None:
-        """Enters a phase; entering the present one again, or going back, changes nothing."""
-        order = list(Phase)
-        if order.index(phase) <= order.index(self._phase):
+        """Enters a phase. Entering the present one again, or any other while draining, changes nothing."""
+        if phase is self._phase or self._phase is Phase.DRAINING:
             return
         self._phase = phase
         for callback in self._watchers:

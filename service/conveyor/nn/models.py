@@ -151,6 +151,14 @@ class SequenceTagger(_TextModel):
             tags, scores = self.crf.decode(emissions, lengths)
         return {"tags": tags.to(torch.int32), "scores": scores}
 
+    def probabilities(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """The probability of every tag at every step: float32 [rows, steps, labels], with a CRF its marginals.
+
+        Takes one step at least; means nothing past a row's length.
+        """
+        emissions: Tensor = self.head(self._encode(inputs, lengths)[0])
+        return torch.softmax(emissions, dim=-1) if self.crf is None else self.crf.marginals(emissions, lengths)
+
 
 class SeriesForecaster(nn.Module):
     """series → forecast: the state after a step gives every horizon at once, a mean and quantiles for each target."""

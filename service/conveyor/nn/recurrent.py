@@ -56,6 +56,7 @@ class RecurrentStack(nn.Module):
         self.spec = spec
         self.output_size = spec.hidden * (2 if spec.bidirectional else 1)
         self.dropout = nn.Dropout(dropout)
+        self.fewest_rows = FEWEST_ROWS[spec.cell]
         directions = ("forwards", "backwards") if spec.bidirectional else ("forwards",)
         widths = [input_size] + [self.output_size] * (spec.layers - 1)
         self.layers = nn.ModuleList(
@@ -79,6 +80,21 @@ class RecurrentStack(nn.Module):
                 nn.init.zeros_(parameter)
                 if self.spec.cell == "lstm" and "bias_ih" in name:
                     nn.init.ones_(blocks[1])  # torch's order of gates: input, forget, cell candidate, output
+
+    def use(self, make_kernel: Callable[[nn.RNNBase], nn.Module], fewest_rows: int) -> None:
+        """Computes every direction of every layer by something else from now on; for inference only.
+
+        Args:
+            make_kernel: Makes a kernel from a direction's module. A kernel takes what `call` takes, and gives what it
+                gives, to the accuracy of its own arithmetic.
+            fewest_rows: Rows a kernel is given at least, so that a row comes out alike in any company.
+        """
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleDict)
+            for name, module in layer.items():
+                assert isinstance(module, nn.RNNBase)
+                layer[name] = make_kernel(module)
+        self.fewest_rows = fewest_rows
 
     def forward(self, x: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> tuple[Tensor, Tensor]:
         """Runs all layers.
@@ -106,22 +122,24 @@ class RecurrentStack(nn.Module):
         ahead = self._run_direction(layer["forwards"], x, calls)
         if not self.spec.bidirectional:
             return ahead
-        positions = _reversed_positions(x.shape[1], lengths)[..., None]
-        behind = self._run_direction(layer["backwards"], x.gather(1, positions.expand_as(x)), calls)
-        return torch.cat([ahead, behind.gather(1, positions.expand_as(behind))], dim=-1)
+        positions = _reversed_positions(x.shape[1], lengths)
+        behind = self._run_direction(layer["backwards"], _take_steps(x, positions), calls)
+        return torch.cat([ahead, _take_steps(behind, positions)], dim=-1)
 
     def _run_direction(self, module: nn.Module, x: Tensor, calls: Sequence[tuple[int, int]]) -> Tensor:
         """Runs one direction call by call, each on the first rows only; rows that have ended keep zeros."""
-        found = []
+        if len(calls) == 1:
+            return self.call(module, x, None)[0]
+        found = x.new_zeros(*x.shape[:2], self.spec.hidden)
         state: State | None = None
         first = 0
         for rows, steps in calls:
             if state is not None:
                 state = _first_rows(state, rows)
             outputs, state = self.call(module, x[:rows, first : first + steps], state)
-            found.append(F.pad(outputs, (0, 0, 0, 0, 0, x.shape[0] - rows)))
+            found[:rows, first : first + steps] = outputs
             first += steps
-        return torch.cat(found, dim=1) if found else x.new_empty(x.shape[0], 0, self.spec.hidden)
+        return found
 
     def call(self, module: nn.Module, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Runs one direction of one layer over some steps.
@@ -135,7 +153,7 @@ class RecurrentStack(nn.Module):
             The outputs [rows, steps, hidden], and the state after the last step.
         """
         rows = x.shape[0]
-        filler = max(0, FEWEST_ROWS[self.spec.cell] - rows)
+        filler = max(0, self.fewest_rows - rows)
         if filler:
             x = F.pad(x, (0, 0, 0, 0, 0, filler))
             if state is not None:
@@ -170,7 +188,14 @@ def _first_rows(state: State, rows: int) -> State:
 
 
 def _reversed_positions(steps: int, lengths: Tensor) -> Tensor:
-    """Where the steps of reversed rows lie: int64 [rows, steps]. Padding stays in place."""
+    """Where the steps of reversed rows lie among those of all rows: int64 [rows × steps]. Padding stays in place."""
     position = torch.arange(steps, device=lengths.device)[None, :]
     ends = lengths[:, None]
-    return torch.where(position < ends, ends - 1 - position, position)
+    first = torch.arange(len(lengths), device=lengths.device)[:, None] * steps
+    return (first + torch.where(position < ends, ends - 1 - position, position)).flatten()
+
+
+def _take_steps(x: Tensor, positions: Tensor) -> Tensor:
+    """The steps at some positions among all of x, in its shape. Whole steps are copied, which is ten times as fast as a
+    gather of their elements."""
+    return x.flatten(0, 1).index_select(0, positions).view(x.shape)

@@ -41,6 +41,7 @@ class RowScan:
             for name, module in cast(nn.ModuleDict, layer).items()
         ]
         self._per_layer = 2 if model.recurrent.spec.bidirectional else 1
+        self._num_layers = len(self._directions) // self._per_layer
         self._layer = 0
         self._layer_input: Tensor | None = None
         self._outputs = self._new_outputs()
@@ -81,30 +82,36 @@ class RowScan:
         return piece.flip(0) if direction.backwards else piece
 
     def take(self, phase: int, outputs: Tensor, state: State) -> None:
-        """Keeps what a call gave: [steps taken, hidden] and the state after them."""
+        """Keeps what a call gave: [steps taken, hidden] and the state after them. All of it or, if memory runs out,
+        nothing: the row can go on from where it stood."""
         direction = self._directions[phase]
         total = len(self._inputs)
         first, last = direction.position, direction.position + len(outputs)
+        ends_layer = last == total and self.phases == [phase]
+        # All that needs memory comes before anything that is kept.
+        next_outputs = self._new_outputs() if ends_layer and self._layer < self._num_layers - 1 else None
         if direction.backwards:
             self._outputs[total - last : total - first, self._hidden :] = outputs.flip(0)
         else:
             self._outputs[first:last, : self._hidden] = outputs
         direction.position, direction.state = last, state
-        if not self.phases and (self._layer + 1) * self._per_layer < self.num_phases:
+        if next_outputs is not None:
             self._layer += 1
-            self._layer_input, self._outputs = self._outputs, self._new_outputs()
+            self._layer_input, self._outputs = self._outputs, next_outputs
 
     def outputs(self) -> Tensor:
         """What the last layer put out, once the row is done: [steps, output_size]."""
         return self._outputs
 
     def _new_outputs(self) -> Tensor:
-        stack = self._model.recurrent
-        return next(stack.parameters()).new_empty(len(self._inputs), stack.output_size)
+        steps, width = len(self._inputs), self._model.recurrent.output_size
+        return torch.empty(steps, width, dtype=torch.float32, device=self._inputs.device)
 
 
 def advance(model: TaskModel, scans: Sequence[RowScan], phase: int, steps: int, rows: int) -> None:
     """Runs the next steps of one direction of some rows in one call.
+
+    If it raises, each row stands where it stood, or has all that the call gave it: any of them can go on.
 
     Args:
         scans: All can go on with the phase; each does for `steps` steps or to the end of the row.

@@ -10,6 +10,7 @@ from conveyor.spec import ForecastSpec, PackageSpec
 __all__ = [
     "CARD",
     "MANIFEST",
+    "PLAN_LOCK",
     "SAMPLES",
     "TOKENIZER",
     "VOCABULARY",
@@ -25,8 +26,10 @@ SAMPLES = "samples.jsonl"
 CARD = "README.md"
 VOCABULARY = "vocab.txt"
 TOKENIZER = "tokenizer.json"
+PLAN_LOCK = "plan.lock"
 
 _ALWAYS = (MANIFEST, WEIGHTS, SAMPLES, CARD)
+_OPTIONAL = (PLAN_LOCK,)
 _PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 _CODE = frozenset({".dll", ".dylib", ".ipynb", ".py", ".pyc", ".pyd", ".sh", ".so"})
 
@@ -38,8 +41,8 @@ def check_files(directory: Path, spec: PackageSpec | None) -> list[Problem]:
     Without a `spec` any vocabulary file is accepted and none is required.
     """
     vocabulary = {VOCABULARY, TOKENIZER} if spec is None else _vocabulary_files(spec)
-    accepted = {*_ALWAYS, *vocabulary}
-    required = accepted if spec is not None else set(_ALWAYS)
+    accepted = {*_ALWAYS, *_OPTIONAL, *vocabulary}
+    required = {*_ALWAYS, *vocabulary} if spec is not None else set(_ALWAYS)
     problems: list[Problem] = []
     for name in sorted(required):
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from conveyor.errors import PackageError, Problem
-from conveyor.repository.files import read_text
 from conveyor.repository.notation import dotted
+from conveyor.repository.toml import read_toml, with_tuples
 from conveyor.spec import FORMAT_VERSION, PackageSpec, package_spec_adapter
 
-__all__ = ["MANIFEST_LIMIT_BYTES", "read_manifest", "render_manifest"]
-
-MANIFEST_LIMIT_BYTES = 2**20
+__all__ = ["read_manifest", "render_manifest"]
 
 
 def read_manifest(path: Path) -> PackageSpec:
@@ -28,13 +25,13 @@ def read_manifest(path: Path) -> PackageSpec:
         PackageError: With every problem found. A `format_version` this server does not read is the only problem
             reported, since the rest is then in a schema it does not know.
     """
-    document = _parse(path)
+    document = read_toml(path)
     version = document.get("format_version", FORMAT_VERSION)
     if type(version) is not int or version != FORMAT_VERSION:
         message = f"{version!r} is not supported, this server reads {FORMAT_VERSION}"
         raise PackageError([Problem(path.name, "format_version", message)])
     try:
-        return package_spec_adapter.validate_python(_with_tuples(document), strict=True)
+        return package_spec_adapter.validate_python(with_tuples(document), strict=True)
     except ValidationError as error:
         raise PackageError([_problem(path.name, detail) for detail in _independent(error)]) from error
 
@@ -44,25 +41,6 @@ def render_manifest(spec: PackageSpec) -> str:
     does not change a package."""
     # TOML has no null; None is always the default of its field, so leaving it out loses nothing.
     return tomli_w.dumps(spec.model_dump(mode="python", exclude_none=True))
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    text = read_text(path, MANIFEST_LIMIT_BYTES)
-    try:
-        return tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError is one; so is an integer of too many digits
-        raise PackageError([Problem(path.name, "", f"is not TOML: {error}")]) from error
-    except RecursionError as error:
-        raise PackageError([Problem(path.name, "", "is nested too deeply")]) from error
-
-
-def _with_tuples(value: Any) -> Any:
-    """TOML arrays as tuples, which is what strict validation takes for the immutable fields of a spec."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return tuple(_with_tuples(item) for item in value)
-    return value
 
 
 def _independent(error: ValidationError) -> list[ErrorDetails]:

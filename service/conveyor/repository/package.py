@@ -12,6 +12,7 @@ from conveyor.domain import ModelKey
 from conveyor.errors import PackageError, Problem
 from conveyor.repository.files import CARD, MANIFEST, SAMPLES, WEIGHTS, check_files, read_text
 from conveyor.repository.manifest import read_manifest
+from conveyor.repository.plan_lock import read_plan_lock
 from conveyor.repository.samples import Sample, read_samples
 from conveyor.repository.weights import TensorInfo, read_header
 from conveyor.spec import PackageSpec
@@ -69,6 +70,8 @@ def read_package(directory: Path, key: ModelKey | None = None) -> Package:
         samples = read_samples(path / SAMPLES, spec)
     with _collecting(problems):
         read_text(path / CARD, _CARD_LIMIT_BYTES)
+    with _collecting(problems):
+        read_plan_lock(path)
     if problems or spec is None:
         # A missing file is found by its reader and by the check of files; it is said once.
         raise PackageError(list(dict.fromkeys(problems)))

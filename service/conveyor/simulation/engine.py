@@ -14,7 +14,8 @@ from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import BacklogLimits
 from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
-from conveyor.engine.loop import EngineLoop
+from conveyor.engine.loop import EngineLoop, Measure
+from conveyor.engine.warmup import measure_costs
 from conveyor.errors import Unavailable
 from conveyor.simulation.executor import DeviceClock
 from conveyor.simulation.network import Network
@@ -62,6 +63,7 @@ class SimulatedEngine:
         executor: Moves `clock` on; may raise `EngineLost` while it computes.
         clock: The engine's.
         network: Delays messages in both directions.
+        measure: Finds out what a model costs when it is loaded.
     """
 
     def __init__(
@@ -71,10 +73,11 @@ class SimulatedEngine:
         backlog_limits: BacklogLimits,
         batch_limits: BatchLimits,
         network: Network,
+        measure: Measure = measure_costs,
     ) -> None:
         self._clock = clock
         self._network = network
-        self._engine: EngineLoop[Any] = EngineLoop(executor, backlog_limits, batch_limits, self._reply, clock)
+        self._engine: EngineLoop[Any] = EngineLoop(executor, backlog_limits, batch_limits, self._reply, clock, measure)
         # Commands with when they reach the engine, in that order.
         self._inbox: deque[tuple[float, _Command]] = deque()
         self._next_step: asyncio.TimerHandle | None = None
@@ -87,6 +90,11 @@ class SimulatedEngine:
     def step_started(self) -> float:
         """When the engine last took commands; monotonic seconds."""
         return self._step_started
+
+    @property
+    def idle(self) -> bool:
+        """Whether the engine has nothing to do and nothing is on its way to it."""
+        return self._engine.idle and not self._inbox and self._clock.now <= self._event_loop.time()
 
     def connect(self, sink: ReplySink) -> None:
         """Sets where replies go."""

@@ -14,6 +14,7 @@ from conveyor.engine.batching.costs import CostTable
 from conveyor.engine.batching.policy import price_s
 from conveyor.engine.executors.port import Batch, BatchResult
 from conveyor.wire.messages import Inputs
+from conveyor.wire.port import PlanReport
 
 __all__ = ["DeviceClock", "SimulatedExecutor", "SimulatedScan"]
 
@@ -81,6 +82,11 @@ class SimulatedExecutor:
     def memory_bytes(self) -> Mapping[str, int]:
         """None is used."""
         return {}
+
+    def plan(self, key: ModelKey) -> PlanReport:
+        """Nothing is executed."""
+        assert key in self._loaded
+        return PlanReport("simulated", self.device, "none", "simulated")
 
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Zeros of one column."""

@@ -97,6 +97,12 @@ METRICS: tuple[Metric, ...] = (
         _LOAD_BUCKETS_S,
     ),
     Metric(
+        "conveyor_model_plan_info",
+        Kind.GAUGE,
+        ("model", "version", "executor", "device", "precision"),
+        "Always 1; the labels say how a version is executed.",
+    ),
+    Metric(
         "conveyor_device_memory_bytes",
         Kind.GAUGE,
         ("device", "kind"),

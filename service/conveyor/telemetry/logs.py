@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import structlog
 
@@ -14,18 +14,64 @@ __all__ = ["Level", "configure", "log_request"]
 
 Level = Literal["debug", "info", "warning", "error"]
 
-_HANDLER = "conveyor"
-# Run for our own lines and for those of the standard library alike. Tracebacks are plain text: the renderers that
-# show local variables would write requests and keys into the log.
+# Run for our own lines and for those of the standard library alike.
 _SHARED: tuple[structlog.typing.Processor, ...] = (
-    structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
-    structlog.stdlib.ExtraAdder(),
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.StackInfoRenderer(),
 )
 
+_LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
+
 _requests: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("conveyor.requests")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes lines that are finished, and records of the standard library. Any thread."""
+
+    def write_line(self, line: str) -> None:
+        """Writes one line. Where nobody reads standard error any more it is lost, and the server goes on."""
+        self.acquire()
+        try:
+            self.stream.write(line + self.terminator)
+            self.flush()
+        except OSError:
+            pass
+        finally:
+            self.release()
+
+
+class _LineLogger:
+    """What structlog hands a finished line to.
+
+    A logger of the standard library would make a record of it, search the stack for its caller and format the record
+    again, which took most of the time of a line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def info(self, line: str) -> None:
+        _standard_error.write_line(line)
+
+    debug = warning = error = exception = critical = info
+
+
+def _is_shown(level: int) -> bool:
+    """Before `configure`, and once somebody has taken its handler away, that is structlog's to say."""
+    root = logging.getLogger()
+    return level >= root.level or _standard_error not in root.handlers
+
+
+def _drop_below_level(_: object, __: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if not _is_shown(_LEVELS[event_dict["level"]]):
+        raise structlog.DropEvent
+    return event_dict
+
+
+_standard_error = _StandardError(sys.stderr)
+# Changed in place: loggers that were used keep the list.
+_processors: list[structlog.typing.Processor] = []
 
 
 def configure(level: Level) -> None:
@@ -34,31 +80,24 @@ def configure(level: Level) -> None:
     One JSON object a line, unless standard error is a terminal. Calling it again replaces the earlier setting.
     Servers that set up loggers of their own must be told not to (`uvicorn.Config(log_config=None)`).
     """
+    rendered = _terminal() if sys.stderr.isatty() else _json()
+    _processors[:] = [structlog.stdlib.add_log_level, _drop_below_level, *_SHARED, *rendered]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=_processors,
+        logger_factory=_LineLogger,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.set_name(_HANDLER)
-    handler.setFormatter(
+    _standard_error.stream = sys.stderr
+    _standard_error.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *(_terminal() if sys.stderr.isatty() else _json()),
-            ],
+            foreign_pre_chain=(structlog.stdlib.add_log_level, *_SHARED, structlog.stdlib.ExtraAdder()),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered],
         )
     )
     root = logging.getLogger()
-    for old in [old for old in root.handlers if old.get_name() == _HANDLER]:
-        root.removeHandler(old)
-    root.addHandler(handler)
+    if _standard_error not in root.handlers:
+        root.addHandler(_standard_error)
     root.setLevel(level.upper())
 
 
@@ -78,9 +117,12 @@ def log_request(
 
     Durations are rounded to microseconds; those not known are left out.
     """
+    level = logging.ERROR if code is Code.INTERNAL else logging.INFO
+    if not _is_shown(level):
+        return
     durations = {"duration_s": duration_s, "queue_s": queue_s, "compute_s": compute_s}
     _requests.log(
-        logging.ERROR if code is Code.INTERNAL else logging.INFO,
+        level,
         "request",
         request_id=request_id,
         task=task,
@@ -92,6 +134,7 @@ def log_request(
     )
 
 
+# Tracebacks are plain text: the renderers that show local variables would write requests and keys into the log.
 def _json() -> list[structlog.typing.Processor]:
     return [
         structlog.processors.format_exc_info,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import (
@@ -20,8 +22,12 @@ from prometheus_client import (
 from conveyor.domain import ModelKey
 from conveyor.errors import Code
 from conveyor.telemetry.catalogue import METRICS, Kind
+from conveyor.telemetry.merge import Family, snapshot
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Scrape"]
+
+# Gives the metrics of the whole server, in the Prometheus text format.
+Scrape = Callable[[], Awaitable[bytes]]
 
 
 class Metrics:
@@ -44,6 +50,8 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        # The client builds a key of its labels each time it is asked for a series.
+        self._of_requests: dict[tuple[str, str, str, str, Code], tuple[Counter, Histogram]] = {}
         for metric in METRICS:
             match metric.kind:
                 case Kind.COUNTER:
@@ -59,9 +67,17 @@ class Metrics:
 
     def request(self, task: str, model: str, version: str, protocol: str, code: Code, duration_s: float) -> None:
         """Counts a request that ended."""
-        labels = {"task": task, "model": model, "version": version, "protocol": protocol}
-        self._counters["conveyor_requests_total"].labels(**labels, code=code).inc()
-        self._histograms["conveyor_request_duration_seconds"].labels(**labels).observe(duration_s)
+        key = (task, model, version, protocol, code)
+        series = self._of_requests.get(key)
+        if series is None:
+            labels = {"task": task, "model": model, "version": version, "protocol": protocol}
+            series = self._of_requests[key] = (
+                self._counters["conveyor_requests_total"].labels(**labels, code=code),
+                self._histograms["conveyor_request_duration_seconds"].labels(**labels),
+            )
+        count, duration = series
+        count.inc()
+        duration.observe(duration_s)
 
     def batch(
         self,
@@ -98,6 +114,12 @@ class Metrics:
         self._gauges["conveyor_model_loaded"].labels(model=key.name, version=key.version).set(1)
         self._histograms["conveyor_model_load_duration_seconds"].labels(model=key.name).observe(duration_s)
 
+    def model_plan(self, key: ModelKey, executor: str, device: str, precision: str) -> None:
+        """Says how a version is executed."""
+        self._gauges["conveyor_model_plan_info"].labels(
+            model=key.name, version=key.version, executor=executor, device=device, precision=precision
+        ).set(1)
+
     def device_memory(self, device: str, kind: str, num_bytes: int) -> None:
         """Sets the memory in use on a device."""
         self._gauges["conveyor_device_memory_bytes"].labels(device=device, kind=kind).set(num_bytes)
@@ -109,3 +131,11 @@ class Metrics:
     def render(self) -> bytes:
         """Everything observed, in the Prometheus text format; served as `content_type`."""
         return generate_latest(self._registry)
+
+    async def scrape(self) -> bytes:
+        """The page of a server that is this process alone."""
+        return self.render()
+
+    def snapshot(self) -> list[Family]:
+        """Everything observed, to be merged with what other processes of this server did."""
+        return snapshot(self._registry)

@@ -60,6 +60,21 @@ class RowBlock:
     lengths: npt.NDArray[np.int32]
     inputs: Inputs
 
+    def rows(self, first: int, last: int) -> RowBlock:
+        """The rows from `first` to before `last`, as a block that shares their memory."""
+        ends = np.cumsum(self.lengths)
+        start = int(ends[first - 1]) if first else 0
+        chosen = slice(first, last)
+        return RowBlock(
+            self.model,
+            self.ids[chosen],
+            self.deadlines[chosen],
+            self.priorities[chosen],
+            self.requests[chosen],
+            self.lengths[chosen],
+            self.inputs[start : int(ends[chosen][-1])],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchReport:
@@ -69,6 +84,7 @@ class BatchReport:
     compute_s: duration of the execution, transfers included.
     in_chunks: whether it was one long row, run in chunks beside others; `compute_s` is then its share.
     useful_steps, padding_steps: steps computed that a row asked for, and that none did.
+    rows_elsewhere: rows that the engine has from other front ends.
     """
 
     model: ModelKey
@@ -78,6 +94,7 @@ class BatchReport:
     in_chunks: bool
     useful_steps: int
     padding_steps: int
+    rows_elsewhere: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from typing import Protocol
 from conveyor.domain import ModelKey
 from conveyor.wire.messages import Reply, RowBlock
 
-__all__ = ["CostReport", "EnginePort", "EngineStats", "ReplySink"]
+__all__ = ["CostReport", "EnginePort", "EngineStats", "PlanReport", "ReplySink"]
 
 ReplySink = Callable[[Reply], None]
 
@@ -29,17 +29,34 @@ class CostReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanReport:
+    """How a model is executed now.
+
+    executor, precision: what computes it, and in which arithmetic (`torch`, `float32`).
+    source: what decided so: `plan.lock`, `--precision float32`, or the reason why the reference runs.
+    """
+
+    executor: str
+    device: str
+    precision: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """The engine as it stands.
 
     queued_rows: rows that wait or are run in chunks, by model.
     device_memory_bytes: by kind (`weights`, `allocated`).
+    engines: how many share the work.
     """
 
     device: str
     queued_rows: Mapping[ModelKey, int]
     device_memory_bytes: Mapping[str, int]
     costs: Mapping[ModelKey, CostReport]
+    plans: Mapping[ModelKey, PlanReport]
+    engines: int = 1
 
 
 class EnginePort(Protocol):

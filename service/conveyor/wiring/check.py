@@ -9,7 +9,8 @@ from conveyor.domain import ModelKey
 from conveyor.errors import PackageError, Problem
 from conveyor.gateway.catalogue import Entry
 from conveyor.settings import ServeSettings
-from conveyor.wiring.core import build_core, engine_lost
+from conveyor.wiring.core import build_core
+from conveyor.wiring.engines import engine_lost
 
 __all__ = ["check"]
 

@@ -19,7 +19,8 @@ from conveyor.training.evaluate import dev_parts, read_part
 from conveyor.training.evaluate import evaluate as score
 from conveyor.training.examples import Example
 from conveyor.training.recipe import load_recipe
-from conveyor.wiring.core import Core, build_core, engine_lost
+from conveyor.wiring.core import Core, build_core
+from conveyor.wiring.engines import engine_lost
 from conveyor.wiring.offline import OFFLINE_TIMEOUT_S, load_model
 from conveyor.wiring.recipes import find_recipe
 

@@ -19,7 +19,8 @@ from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.items import parse_line, series_item, text_item, text_or_tokens_item
 from conveyor.settings import ServeSettings
 from conveyor.spec import Task
-from conveyor.wiring.core import build_core, engine_lost
+from conveyor.wiring.core import build_core
+from conveyor.wiring.engines import engine_lost
 from conveyor.wiring.offline import OFFLINE_TIMEOUT_S, load_model
 
 __all__ = ["infer"]

@@ -33,7 +33,7 @@ def limits() -> Limits:
 @pytest.fixture
 async def client(gateway, lifecycle, metrics, limits) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the application without a socket."""
-    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits))
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits, metrics.scrape))
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         yield client
 
@@ -41,7 +41,7 @@ async def client(gateway, lifecycle, metrics, limits) -> AsyncIterator[httpx.Asy
 @pytest.fixture
 async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
     """Serves until the test ends."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
     await server.start()
     yield server
     await server.stop(0)
@@ -96,7 +96,7 @@ async def test_a_body_too_large_for_the_loop_is_read_the_same(client, gateway) -
 
 async def test_large_answers_are_written_as_small_ones(gateway, lifecycle, metrics) -> None:
     """A forecast of many values comes back in full."""
-    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, Limits()))
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, Limits(), metrics.scrape))
     values = [[index / 7] for index in range(6000)]
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         answer = await client.post("/v1/forecast", json={"series": [{"values": values}, {"values": [1.5]}]})
@@ -157,7 +157,7 @@ async def test_without_a_deadline_the_servers_bounds_the_body_too(
     gateway, lifecycle, metrics, limits, listening_socket
 ):
     """A caller that names no time still gets no more than the server's."""
-    app = create_app(gateway, lifecycle, metrics, replace(limits, request_timeout_s=0.02))
+    app = create_app(gateway, lifecycle, metrics, replace(limits, request_timeout_s=0.02), metrics.scrape)
     server = HttpServer(app, listening_socket)
     await server.start()
     reader, writer = await _raw(listening_socket, b"POST /v1/tag HTTP/1.1\r\nHost: c\r\nContent-Length: 9\r\n\r\n")
@@ -205,7 +205,9 @@ async def test_what_is_not_http_is_answered_in_the_same_form(listening_socket) -
 
 async def test_connections_beyond_the_limit_are_refused(gateway, lifecycle, metrics, limits, listening_socket) -> None:
     """429 in the one error body; those that were there first go on."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket, max_connections=1)
+    server = HttpServer(
+        create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket, max_connections=1
+    )
     await server.start()
     request = b"GET /health/live HTTP/1.1\r\nHost: c\r\n\r\n"
     reader, writer = await _raw(listening_socket, request)
@@ -243,7 +245,7 @@ async def test_a_head_that_stalls_is_cut_off(listening_socket, monkeypatch, befo
 async def test_a_client_that_never_reads_is_cut_off(gateway, lifecycle, metrics, listening_socket, monkeypatch) -> None:
     """An answer that nobody takes does not keep its connection for ever."""
     monkeypatch.setattr(protocol, "_WRITE_TIMEOUT_S", 0.05)
-    server = HttpServer(create_app(gateway, lifecycle, metrics, Limits()), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, Limits(), metrics.scrape), listening_socket)
     await server.start()
     body = json.dumps({"inputs": ["x" * 8_000_000]}).encode()
     reader, writer = await _raw(
@@ -266,7 +268,7 @@ async def test_health_answers_head(client, path) -> None:
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 404), ("POST", "/metrics", 405)])
 async def test_the_metrics_port_refuses_in_the_same_form(metrics, method, path, status) -> None:
     """The error body and the request id, and the id on its answers too."""
-    transport = httpx.ASGITransport(create_metrics_app(metrics))
+    transport = httpx.ASGITransport(create_metrics_app(metrics.scrape))
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         refused = await client.request(method, path, headers={"X-Request-Id": "mine"})
         scraped = await client.get("/metrics")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
     """Serves until the test ends."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
     await server.start()
     yield server
     await server.stop(0)
@@ -69,7 +69,7 @@ async def test_signals_stay_with_their_owner(gateway, lifecycle, metrics, limits
     """Serving sets no signal handler, neither while it runs nor after."""
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in signals]
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
     await server.start()
     while_serving = [signal.getsignal(number) for number in signals]
     await server.stop(0)
@@ -82,7 +82,7 @@ async def test_requests_in_flight_finish_when_it_stops(
     gateway, lifecycle, metrics, limits, listening_socket, url
 ) -> None:
     """Stopping answers what was accepted and takes nothing new."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
     await server.start()
     async with httpx.AsyncClient(base_url=url) as client:
         request = asyncio.create_task(client.post("/v1/sentiment", json={"inputs": "wait"}))
@@ -100,7 +100,7 @@ async def test_requests_beyond_the_grace_are_told_so(
     gateway, lifecycle, metrics, limits, listening_socket, request_count
 ) -> None:
     """What is not answered in time does not keep the server from stopping, and gets 503 in the one error body."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits), listening_socket)
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
     await server.start()
     reader, writer = await _raw(listening_socket, _post(b'{"inputs": "wait"}', "X-Request-Id: last"))
     await gateway.waiting.wait()
@@ -169,6 +169,6 @@ async def test_a_socket_that_cannot_listen_fails_the_start(gateway, lifecycle, m
     """The reason reaches the caller instead of a server that hears nothing."""
     with socket.socket() as closed:
         closed.close()
-        server = HttpServer(create_app(gateway, lifecycle, metrics, limits), closed)
+        server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), closed)
         with pytest.raises(OSError, match="Bad file descriptor"):
             await server.start()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def client(gateway, lifecycle, metrics, limits) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the application without a socket."""
-    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits))
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits, metrics.scrape))
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         yield client
 
@@ -51,7 +51,7 @@ async def test_an_unknown_model_is_not_found(client: httpx.AsyncClient) -> None:
 async def test_health_follows_the_phase(gateway, metrics, limits) -> None:
     """Live always; ready only while requests are accepted, else 503 with Retry-After."""
     lifecycle = Lifecycle()
-    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits))
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits, metrics.scrape))
     seen = []
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         for phase in Phase:
@@ -68,7 +68,7 @@ async def test_metrics_are_served_on_both_apps(client, metrics) -> None:
     """The same registry, in the type Prometheus expects."""
     await client.post("/v1/sentiment", json={"inputs": "a"})
     answer = await client.get("/metrics")
-    transport = httpx.ASGITransport(create_metrics_app(metrics))
+    transport = httpx.ASGITransport(create_metrics_app(metrics.scrape))
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as scraper:
         scraped = await scraper.get("/metrics")
 
@@ -150,3 +150,18 @@ async def test_openapi_describes_what_is_checked(client: httpx.AsyncClient) -> N
         for example in request["examples"]:
             assert 200 == (await client.post(f"/v1/{task}", json=example)).status_code
     assert ["mean", "quantiles", "targets"] == document["components"]["schemas"]["Forecast"]["required"]
+
+
+async def test_what_is_documented_is_answered(client: httpx.AsyncClient) -> None:
+    """Every operation has a name of its own, and its path and method are answered by a route."""
+    document = (await client.get("/openapi.json")).json()
+    operations = [(path, method, said) for path, item in document["paths"].items() for method, said in item.items()]
+    statuses = {
+        (await client.request(method, path.replace("{name}", "echo"), content=b"{}")).status_code
+        for path, method, _ in operations
+    }
+
+    assert {"/v1/sentiment", "/v1/tag", "/v1/forecast"} <= {path for path, method, _ in operations if method == "post"}
+    assert "sentiment_v1_sentiment_post" in {said["operationId"] for _, _, said in operations}
+    assert len(operations) == len({said["operationId"] for _, _, said in operations})
+    assert {200, 400} == statuses

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def client(gateway, lifecycle, metrics, limits) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the application without a socket."""
-    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits))
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits, metrics.scrape))
     async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
         yield client
 

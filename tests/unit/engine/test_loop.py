@@ -2,93 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conveyor.domain import ModelKey
-from conveyor.engine.batching.backlog import BacklogLimits
-from conveyor.engine.batching.policy import BatchLimits
-from conveyor.engine.loop import EngineLoop
-from conveyor.wire.messages import NO_DEADLINE, NORMAL_PRIORITY, FailureBlock, Reply, ResultBlock, RowBlock
-from support.executors import FAILS, NOT_FINITE, FakeClock, SummingExecutor, SummingScan
+from conveyor.wire.messages import NO_DEADLINE, ResultBlock
+from support.bench import MODEL, Bench
+from support.executors import FAILS, NOT_FINITE
 
-MODEL, OTHER = ModelKey("m", "1"), ModelKey("other", "1")
-
-
-class Bench:
-    """A loop on a clock that only executions move. Rows over 256 steps are run in chunks."""
-
-    def __init__(self, *, stepwise: bool = False, queue_rows: int = 1000, room: int = 10**9) -> None:
-        self.clock = FakeClock()
-        self.replies: list[Reply] = []
-        self.executor = SummingExecutor(stepwise=stepwise, clock=self.clock, room=room)
-        self.loop: EngineLoop[SummingScan] = EngineLoop(
-            self.executor,
-            BacklogLimits(rows=queue_rows, steps=1_000_000),
-            BatchLimits(rows=8, padded_steps=2000, slice_s=0.0006, lane_rows=4),
-            self.replies.append,
-            self.clock,
-        )
-        self.loop.load(MODEL, Path("unused"))
-        self.executor.batches.clear()
-        self.requests = 0
-
-    def submit(
-        self,
-        rows: dict[int, list[int]],
-        *,
-        deadline: float = NO_DEADLINE,
-        model: ModelKey = MODEL,
-        priority: int = NORMAL_PRIORITY,
-    ) -> None:
-        """One request: rows by id, one column each."""
-        values = [value for row in rows.values() for value in row]
-        self.requests += 1
-        self.loop.submit(
-            RowBlock(
-                model,
-                np.array(list(rows), dtype=np.int64),
-                np.full(len(rows), deadline),
-                np.full(len(rows), priority, dtype=np.int8),
-                np.full(len(rows), self.requests),
-                np.array([len(row) for row in rows.values()], dtype=np.int32),
-                np.array(values, dtype=np.int32).reshape(-1, 1),
-            )
-        )
-
-    def finish(self) -> None:
-        """Runs until nothing waits."""
-        for _ in range(100_000):
-            if self.loop.idle:
-                return
-            self.loop.step()
-        raise AssertionError("the loop does not come to an end")
-
-    def order(self) -> list[int]:
-        """Ids in the order in which they were answered."""
-        return [row_id for reply in self.replies if isinstance(reply, ResultBlock) for row_id in reply.ids.tolist()]
-
-    def answers(self) -> dict[int, list[float]]:
-        """The results by id; an id that was answered twice fails the test."""
-        found: dict[int, list[float]] = {}
-        for reply in self.replies:
-            if isinstance(reply, ResultBlock):
-                sizes = reply.lengths if reply.stepwise else np.ones(len(reply.ids), dtype=int)
-                for row_id, end, size in zip(reply.ids.tolist(), np.cumsum(sizes), sizes, strict=True):
-                    assert row_id not in found
-                    found[row_id] = reply.arrays["sum"][end - size : end].tolist()
-        return found
-
-    def failures(self) -> dict[int, str]:
-        """The names of errors by id."""
-        blocks = [reply for reply in self.replies if isinstance(reply, FailureBlock)]
-        assert len({i for b in blocks for i in b.ids}) == sum(len(b.ids) for b in blocks)
-        return {row_id: block.error for block in blocks for row_id in block.ids}
-
+OTHER = ModelKey("other", "1")
 
 contents = st.one_of(st.lists(st.integers(1, 9), max_size=20), st.integers(257, 900).map(lambda length: [1] * length))
 
@@ -178,23 +102,6 @@ def test_a_result_that_is_not_finite_fails_its_row_alone(stepwise: bool) -> None
 
     assert {1: "Internal"} == bench.failures()
     assert {2: [5.0]} == bench.answers()
-
-
-def test_memory_that_runs_out_makes_batches_smaller_and_loses_nothing() -> None:
-    """The budget is halved and the rows tried again; when there is room it grows back."""
-    bench = Bench()
-    bench.executor.room = 8 * 64
-    bench.submit({n: [1] * 100 for n in range(8)})
-    bench.finish()
-    assert {n: [100.0] for n in range(8)} == bench.answers()
-    assert {} == bench.failures()
-
-    bench.executor.room = 10**9
-    bench.replies.clear()
-    for first in range(100, 1700, 8):
-        bench.submit({n: [1] * 100 for n in range(first, first + 8)})
-        bench.finish()
-    assert 8 == len(bench.executor.batches[-1].lengths)
 
 
 def test_expired_rows_never_run() -> None:
@@ -328,7 +235,7 @@ def test_a_single_row_does_not_wait_for_a_thousand_of_another_caller() -> None:
 def test_models_take_turns() -> None:
     """A flood for one model does not hold up another."""
     bench = Bench()
-    bench.loop.load(OTHER, Path("unused"))
+    bench.load(OTHER)
     bench.submit({n: [1] * 100 for n in range(400)})
     bench.submit({n: [1] * 100 for n in range(1000, 1040)}, model=OTHER)
     bench.finish()

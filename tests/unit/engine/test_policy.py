@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from conveyor.engine.batching.budget import StepBudget
 from conveyor.engine.batching.costs import CostTable, uniform_costs
 from conveyor.engine.batching.fairness import FairShare, due_time
 from conveyor.engine.batching.policy import BatchLimits, chunk_steps, form_batch, longest_whole, plan_batch, price_s
-from conveyor.engine.batching.shapes import ROW_BUCKETS, STEP_BUCKETS, Stair, bucket, staircase
+from conveyor.engine.batching.shapes import ROW_BUCKETS, STEP_BUCKETS, Stair, bucket, most_steps, staircase
 
 COSTS = uniform_costs(row_step_s=1e-6, call_s=1e-4)
 lengths_lists = st.lists(st.integers(0, 700), min_size=1, max_size=64)
@@ -84,11 +85,26 @@ def test_a_batch_keeps_to_its_limits_and_holds_the_most_urgent(lengths: list[int
         ids = [row.id for row in batch]
         assert backlog.ids("m")[0] in ids
         assert 1 <= len(ids) <= rows
-        assert len(ids) == 1 or len(ids) * max(row.length for row in batch) <= steps
+        assert len(ids) == 1 or computed_rectangle(batch) <= steps
         backlog.remove(ids)
         served += ids
 
     assert list(range(len(lengths))) == sorted(served)
+
+
+def computed_rectangle(rows: Sequence[Row]) -> int:
+    """Rows × steps of what a batch is computed as, fillers and rounding included."""
+    plan = plan_batch(rows, COSTS)
+    return bucket(len(rows)) * max(sum(stair.steps for stair in plan.stairs), 1)
+
+
+@given(st.integers(0, 30_000), st.floats(1e-8, 1e-3))
+def test_no_staircase_is_longer_than_was_reckoned_with(longest: int, cut_s: float) -> None:
+    """Whatever a cut costs, rounding adds no steps beyond the bound that limits are kept by."""
+    costs = uniform_costs(row_step_s=1e-6, call_s=cut_s)
+    steps = sum(stair.steps for stair in staircase([longest, longest // 3], costs))
+    assert longest <= steps or longest == 0
+    assert steps <= most_steps(longest) <= max(1.6 * longest, 2) + 1
 
 
 @given(lengths_lists)
@@ -194,10 +210,11 @@ def test_long_rows_are_those_that_would_hold_the_device() -> None:
 
     slow = uniform_costs(row_step_s=1e-4, call_s=1e-4)
     for rows in (2, 16):
-        steps = chunk_steps(rows, 2, 10_000, slow, limits.slice_s)
+        steps = chunk_steps(rows, 2, 10_000, 10_000, slow, limits.slice_s)
         assert steps in STEP_BUCKETS
         assert slow.cut_s + steps * slow.step_s(rows) / 2 <= limits.slice_s
-    assert 4 == chunk_steps(2, 2, 3, COSTS, limits.slice_s)
+    assert 4 == chunk_steps(2, 2, 3, 10_000, COSTS, limits.slice_s)
+    assert 2 == chunk_steps(2, 2, 10_000, 3, COSTS, limits.slice_s)
 
 
 def test_a_large_request_leaves_room_between_its_rows() -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.shapes import Stair, bucket
-from conveyor.engine.executors.port import Batch, BatchResult
+from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
 from conveyor.engine.executors.torch_executor import TorchExecutor
 from conveyor.errors import PackageError
 from conveyor.nn.scan import RowScan
@@ -105,6 +107,47 @@ def test_rows_run_in_chunks_beside_any_others_equal_rows_run_whole(
         whole = executor.run(key, batch_of([row], [Stair(2, len(row))]))
         in_chunks = executor.finish(key, scan)
         assert_alike(outputs_of(whole, 0, len(row)), outputs_of(in_chunks, 0, len(row)))
+
+
+class NoRoom(TorchDispatchMode):
+    """Memory runs out at one operation, the first being number 0."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left == -1:
+            raise torch.OutOfMemoryError("no room")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_rows_go_on_from_where_memory_ran_out(executor: TorchExecutor, tmp_path: Path, spec: PackageSpec) -> None:
+    """At whatever operation a chunk fails, its rows go on afterwards and give the answer of the whole row."""
+    key = load(executor, write_tiny_package(tmp_path, spec))
+    rows = random_rows(spec, [7, 5])
+    expected = [executor.run(key, batch_of([row], [Stair(2, len(row))])) for row in rows]
+    number, failed = 0, True
+    while failed:
+        failed = False
+        scans = [executor.begin(key, row) for row in rows]
+        while any(scan.phases for scan in scans):
+            phase = next(scan.phases[0] for scan in scans if scan.phases)
+            group = [scan for scan in scans if phase in scan.phases]
+            try:
+                with NoRoom(number):
+                    executor.advance(key, group, phase, 4, 2)
+            except OutOfDeviceMemory:
+                failed = True
+                for scan in group:
+                    if phase in scan.phases:
+                        executor.advance(key, [scan], phase, 2, 2)
+        for row, scan, whole in zip(rows, scans, expected, strict=True):
+            assert_alike(outputs_of(whole, 0, len(row)), outputs_of(executor.finish(key, scan), 0, len(row)))
+        number += 1
+    assert number > 10
 
 
 def assert_alike(expected: dict[str, np.ndarray], actual: dict[str, np.ndarray]) -> None:

@@ -146,12 +146,82 @@ def test_an_idle_engine_has_the_last_word() -> None:
         pass
 
 
+def test_where_more_waits_than_a_batch_holds_rows_may_be_overtaken() -> None:
+    """A wait is reckoned as what is due before it, and as twice that in a crowd."""
+    for batch_rows, shortest in ((2, 0.51), (1, 1.01)):
+        admission = Admission(max_rows=10, max_size=1000, batch_rows=batch_rows)
+        admission.set_price(MODEL, 0.01)
+        with admission.admit(MODEL, 1, 50, now=0.0, deadline=0.5):
+            with pytest.raises(DeadlineExceeded), admission.admit(MODEL, 1, 1, now=0.0, deadline=shortest - 0.01):
+                pass
+            with admission.admit(MODEL, 1, 1, now=0.0, deadline=shortest + 0.01):
+                pass
+
+
+def test_promises_that_are_not_kept_become_fewer_and_more_again_when_they_are() -> None:
+    """Requests that were accepted and came too late make later ones be refused sooner; answers in time undo that."""
+    admission = Admission(max_rows=1000, max_size=100_000, batch_rows=1)
+    admission.set_price(MODEL, 0.01)
+
+    def admit(deadline: float) -> AbstractContextManager[None]:
+        return admission.admit(MODEL, 1, 1, now=0.0, deadline=deadline)
+
+    def shortest_promise() -> float:
+        for deadline in np.arange(0.5, 20.0, 0.01):
+            try:
+                with admit(float(deadline)):
+                    raise RuntimeError  # neither in time nor too late
+            except DeadlineExceeded:
+                continue
+            except RuntimeError:
+                return float(deadline)
+        raise AssertionError("nothing is accepted")
+
+    with admission.admit(MODEL, 1, 50, now=0.0, deadline=0.5):
+        at_first = shortest_promise()
+        assert 1.0 == pytest.approx(at_first, abs=0.05)
+        for _ in range(5):
+            with pytest.raises(DeadlineExceeded, match="late"), admit(at_first + 0.2):
+                raise DeadlineExceeded("late")
+        assert at_first < shortest_promise() < at_first + 0.2
+        for _ in range(1000):
+            # What is refused at once, or has all the time there is, says nothing.
+            with admit(1000.0):
+                pass
+            with pytest.raises(DeadlineExceeded, match="would take"), admit(0.7):
+                pass
+        assert at_first < shortest_promise()
+        for _ in range(2000):
+            with admit(at_first + 0.2):
+                pass
+        assert at_first == shortest_promise()
+
+
+def test_one_bad_moment_does_not_refuse_everything() -> None:
+    """However many requests were late, those accepted before are counted once, and there is a bound."""
+    admission = Admission(max_rows=10_000, max_size=100_000, batch_rows=1)
+    admission.set_price(MODEL, 0.01)
+    with admission.admit(MODEL, 1, 50, now=0.0, deadline=0.5):
+        accepted = [admission.admit(MODEL, 1, 0, now=0.0, deadline=1.01) for _ in range(500)]
+        for request in accepted:
+            request.__enter__()
+        for request in accepted:
+            assert not request.__exit__(DeadlineExceeded, DeadlineExceeded("late"), None)
+        with admission.admit(MODEL, 1, 1, now=0.0, deadline=1.4):
+            pass
+        for deadline in np.repeat(np.arange(1.0, 20.0, 0.1), 30).tolist():
+            with pytest.raises(DeadlineExceeded), admission.admit(MODEL, 1, 1, now=0.0, deadline=deadline):
+                raise DeadlineExceeded("late")
+        with admission.admit(MODEL, 1, 1, now=0.0, deadline=8.2):
+            pass
+
+
 def test_a_large_request_leaves_room_for_a_small_one_with_a_deadline() -> None:
     """The engine spaces the rows of a large request, and so does the estimate of what is ahead."""
     admission = Admission(max_rows=2000, max_size=1_000_000, batch_rows=64)
     admission.set_price(MODEL, 0.001)
     with admission.admit(MODEL, 1000, 10_000, now=0.0, deadline=math.inf):
-        with admission.admit(MODEL, 1, 10, now=0.5, deadline=1.6):
+        with admission.admit(MODEL, 1, 10, now=0.5, deadline=1.4):
             pass
         with pytest.raises(DeadlineExceeded), admission.admit(MODEL, 500, 5000, now=0.5, deadline=2.0):
             pass
@@ -159,7 +229,7 @@ def test_a_large_request_leaves_room_for_a_small_one_with_a_deadline() -> None:
 
 def test_the_catalogue_tells_apart_why_a_model_does_not_answer() -> None:
     """Loading is a matter of time, refused and unknown are not, and a wrong task is the caller's mistake."""
-    catalogue = Catalogue({"sentiment": "a", "tag": "b", "forecast": "c"}, plan={})
+    catalogue = Catalogue({"sentiment": "a", "tag": "b", "forecast": "c"})
     catalogue.put(Entry(ModelKey("a", "1"), State.LOADING))
     catalogue.put(Entry(ModelKey("b", "1"), State.FAILED, "broken"))
     catalogue.put(Entry(ModelKey("c", "1"), State.READY, None, FORECAST, ForecastCodec(FORECAST)))
@@ -179,7 +249,7 @@ def test_the_catalogue_tells_apart_why_a_model_does_not_answer() -> None:
 
 def test_a_version_that_serves_is_preferred_to_a_higher_one_that_does_not() -> None:
     """A refused new version leaves the old one serving."""
-    catalogue = Catalogue({"sentiment": "a", "tag": "b", "forecast": "c"}, plan={})
+    catalogue = Catalogue({"sentiment": "a", "tag": "b", "forecast": "c"})
     codec = ForecastCodec(FORECAST)
     catalogue.put(Entry(ModelKey("c", "9"), State.READY, None, FORECAST, codec))
     catalogue.put(Entry(ModelKey("c", "10"), State.FAILED, "broken"))

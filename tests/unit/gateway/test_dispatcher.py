@@ -23,19 +23,22 @@ from conveyor.errors import DeadlineExceeded, Internal, Unavailable
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
 from conveyor.wire.messages import BatchReport
+from conveyor.wire.port import EnginePort
+from support.engines import HostedEngine
 from support.executors import FAILS, SummingExecutor
 
 pytestmark = pytest.mark.anyio
 
 MODEL = ModelKey("m", "1")
+LIMITS = BacklogLimits(rows=10_000, steps=1_000_000), BatchLimits(rows=16, padded_steps=10_000)
 
 
 class DearCalls(SummingExecutor):
-    """Takes some time for each call, whatever its size, so that the largest batch is always the cheapest."""
+    """Takes so long for each call, whatever its size, that one batch is cheaper than two also on a busy machine."""
 
     def run(self, key: ModelKey, batch: Batch) -> BatchResult:
         """Sums, after a moment."""
-        time.sleep(0.002)
+        time.sleep(0.01)
         return super().run(key, batch)
 
 
@@ -68,17 +71,11 @@ class Gate:
 class Served:
     """A dispatcher before a running engine."""
 
-    def __init__(self, executor: SummingExecutor) -> None:
+    def __init__(self, executor: SummingExecutor, engine: EnginePort) -> None:
         self.executor = executor
-        self.lost = asyncio.Event()
+        self.engine = engine
         self.reports: list[BatchReport] = []
-        self.engine = LocalEngine(
-            lambda: executor,
-            BacklogLimits(rows=10_000, steps=1_000_000),
-            BatchLimits(rows=16, padded_steps=10_000),
-            lambda _: self.lost.set(),
-        )
-        self.dispatcher = Dispatcher(self.engine, self.reports.append)
+        self.dispatcher = Dispatcher(engine, self.reports.append)
 
     async def sums(self, *rows: list[int], deadline: float = math.inf) -> list[float]:
         """The sum of each row."""
@@ -88,47 +85,64 @@ class Served:
         return [float(result["sum"][0]) for result in results]
 
 
+@pytest.fixture(params=["on a thread", "behind a socket"])
+def form(request: pytest.FixtureRequest) -> str:
+    """Where the engine is: nobody before it can tell."""
+    return str(request.param)
+
+
 @asynccontextmanager
-async def served(executor: SummingExecutor | None = None) -> AsyncIterator[Served]:
+async def served(form: str) -> AsyncIterator[Served]:
     """A dispatcher before an engine that has the model."""
-    bench = Served(executor or DearCalls())
+    executor = DearCalls()
+    if form == "on a thread":
+        bench = Served(executor, LocalEngine(lambda: executor, *LIMITS, lambda _: None))
+        hosted = None
+    else:
+        hosted = HostedEngine(executor, *LIMITS)
+        bench = Served(executor, await hosted.front_end())
     await bench.engine.load(MODEL, Path("unused"))
-    bench.executor.batches.clear()
+    executor.batches.clear()
     yield bench
     await bench.engine.drain()
+    if hosted:
+        hosted.stop()
 
 
-async def test_results_come_in_the_order_of_the_rows() -> None:
+async def test_results_come_in_the_order_of_the_rows(form: str) -> None:
     """A request that is split over several batches is put together again."""
-    async with served() as bench:
+    async with served(form) as bench:
         rows = [[i, i] for i in range(100)]
         assert [2.0 * i for i in range(100)] == await bench.sums(*rows)
 
 
-async def test_rows_of_one_tick_share_a_batch() -> None:
+async def test_rows_of_one_tick_share_a_batch(form: str) -> None:
     """Requests that arrive together are computed together."""
-    async with served() as bench:
+    async with served(form) as bench:
         await asyncio.gather(*(bench.sums([i]) for i in range(8)))
 
         assert [8] == [report.rows for report in bench.reports]
 
 
-async def test_rows_that_arrive_while_the_device_is_busy_share_the_next_batch() -> None:
+async def test_rows_that_arrive_while_the_device_is_busy_share_the_next_batch(form: str) -> None:
     """There is no fill delay: an idle device starts at once, and what comes meanwhile goes together."""
-    async with served() as bench:
+    async with served(form) as bench:
         gate = Gate(bench.executor)
         first = await gate.hold(bench.sums([1]))
         others = []
         for i in range(5):
             others.append(asyncio.ensure_future(bench.sums([i])))
             await asyncio.sleep(0)
+        # The last row leaves the front end at the end of its tick: only then is it in the engine's inbox.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         gate.open()
         await asyncio.gather(first, *others)
 
         assert [1, 5] == [report.rows for report in bench.reports]
 
 
-async def test_every_request_gets_exactly_one_answer_under_random_cancellation() -> None:
+async def test_every_request_gets_exactly_one_answer_under_random_cancellation(form: str) -> None:
     """With 200 concurrent requests of mixed size, some cancelled and some late, all others get their own sums."""
     chance = random.Random(7)
 
@@ -147,7 +161,7 @@ async def test_every_request_gets_exactly_one_answer_under_random_cancellation()
             return "late"
         return "answered"
 
-    async with served() as bench:
+    async with served(form) as bench:
         outcomes = await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(200))), timeout=60)
 
         assert 200 == len(outcomes)
@@ -157,9 +171,9 @@ async def test_every_request_gets_exactly_one_answer_under_random_cancellation()
         assert 0 == stats.queued_rows[MODEL]
 
 
-async def test_a_late_request_is_answered_at_its_deadline_and_never_runs() -> None:
+async def test_a_late_request_is_answered_at_its_deadline_and_never_runs(form: str) -> None:
     """A caller whose deadline passes while the device is busy is told then, and its rows are not computed."""
-    async with served() as bench:
+    async with served(form) as bench:
         gate = Gate(bench.executor)
         busy = await gate.hold(bench.sums([1]))
         with pytest.raises(DeadlineExceeded):
@@ -170,9 +184,9 @@ async def test_a_late_request_is_answered_at_its_deadline_and_never_runs() -> No
         assert 1 == len(bench.executor.batches)
 
 
-async def test_a_caller_that_leaves_is_not_computed() -> None:
+async def test_a_caller_that_leaves_is_not_computed(form: str) -> None:
     """Its rows go out of the queue while the device is busy with others'."""
-    async with served() as bench:
+    async with served(form) as bench:
         gate = Gate(bench.executor)
         busy = await gate.hold(bench.sums([1]))
         leaving = asyncio.ensure_future(bench.sums([2]))
@@ -185,9 +199,9 @@ async def test_a_caller_that_leaves_is_not_computed() -> None:
         assert 1 == len(bench.executor.batches)
 
 
-async def test_a_request_cancelled_before_the_tick_ends_is_never_sent() -> None:
+async def test_a_request_cancelled_before_the_tick_ends_is_never_sent(form: str) -> None:
     """What is posted and taken back within a tick does not reach the engine."""
-    async with served() as bench:
+    async with served(form) as bench:
         work = asyncio.ensure_future(bench.sums([1]))
         asyncio.get_running_loop().call_soon(work.cancel)
         with pytest.raises(asyncio.CancelledError):
@@ -197,18 +211,20 @@ async def test_a_request_cancelled_before_the_tick_ends_is_never_sent() -> None:
         assert [1] == [report.rows for report in bench.reports]
 
 
-async def test_one_failing_row_fails_its_request() -> None:
+async def test_one_failing_row_fails_its_request(form: str) -> None:
     """The caller gets the error of the first row that failed."""
-    async with served() as bench:
+    async with served(form) as bench:
         with pytest.raises(Internal):
             await bench.sums([1], [FAILS])
 
 
 async def test_an_engine_that_dies_fails_its_waiters_and_says_so() -> None:
-    """Nobody waits for an engine that is gone, and the owner learns of it."""
-    bench = Served(DearCalls())
+    """Nobody waits for a thread that is gone, and its owner learns of it."""
+    lost = asyncio.Event()
+    executor = DearCalls()
+    bench = Served(executor, LocalEngine(lambda: executor, *LIMITS, lambda _: lost.set()))
     await bench.engine.load(MODEL, Path("unused"))
-    gate = Gate(bench.executor)
+    gate = Gate(executor)
     running = await gate.hold(bench.sums([1]))
     waiting = asyncio.ensure_future(bench.sums([2]))
     await asyncio.sleep(0.01)
@@ -216,9 +232,9 @@ async def test_an_engine_that_dies_fails_its_waiters_and_says_so() -> None:
     def die() -> None:
         raise SystemExit(1)
 
-    bench.executor.before_run = die
+    executor.before_run = die
     gate._open.set()
-    await asyncio.wait_for(bench.lost.wait(), timeout=5)
+    await asyncio.wait_for(lost.wait(), timeout=60)
     outcomes = await asyncio.gather(running, waiting, return_exceptions=True)
 
     assert [[1.0], Internal] == [outcomes[0], type(outcomes[1])]
@@ -228,9 +244,9 @@ async def test_an_engine_that_dies_fails_its_waiters_and_says_so() -> None:
         await bench.engine.stats()
 
 
-async def test_a_drain_answers_what_was_accepted_and_refuses_what_is_new() -> None:
+async def test_a_drain_answers_what_was_accepted_and_refuses_what_is_new(form: str) -> None:
     """Stopping loses nothing that was taken in."""
-    async with served() as bench:
+    async with served(form) as bench:
         gate = Gate(bench.executor)
         accepted = await gate.hold(bench.sums(*[[i] for i in range(40)]))
         draining = asyncio.ensure_future(bench.engine.drain())

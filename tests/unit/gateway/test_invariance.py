@@ -16,7 +16,8 @@ from conveyor.gateway.call import Call
 from conveyor.lifecycle.phase import Phase
 from conveyor.settings import ServeSettings
 from conveyor.spec import Task
-from conveyor.wiring.core import Core, build_core, engine_lost
+from conveyor.wiring.core import Core, build_core
+from conveyor.wiring.engines import engine_lost
 from support.packages import write_tiny_models
 
 RELAXED = settings(

@@ -23,6 +23,7 @@ PROMISED = {
     "requests_rejected_total": ("model", "reason"),
     "model_loaded": ("model", "version"),
     "model_load_duration_seconds": ("model",),
+    "model_plan_info": ("model", "version", "executor", "device", "precision"),
     "device_memory_bytes": ("device", "kind"),
     "build_info": ("version", "torch", "device"),
 }

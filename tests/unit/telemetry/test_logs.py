@@ -132,3 +132,15 @@ def test_a_terminal_gets_no_control_sequences_of_a_client(monkeypatch: pytest.Mo
     assert r"'\x1b[2Jgone\n'" in terminal.getvalue()
     assert "\x1b[2J" not in terminal.getvalue()
     assert not terminal.getvalue().startswith("{")
+
+
+def test_a_line_that_nobody_reads_harms_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where standard error is a pipe whose reader has gone, requests are still answered."""
+
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    configure("info")
+    _log_request(Code.OK)

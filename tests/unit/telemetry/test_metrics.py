@@ -26,6 +26,7 @@ def metrics() -> Metrics:
     metrics.rejected("mood", "queue_full")
     metrics.queue_depth("mood", 5)
     metrics.model_loaded(ModelKey("mood", "1"), 1.5)
+    metrics.model_plan(ModelKey("mood", "1"), "torch", "cpu", "float32")
     metrics.device_memory("cpu", "weights", 4096)
     metrics.build("0.1.0", "2.13.0", "cpu")
     return metrics
@@ -44,6 +45,7 @@ def _value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return _samples(metrics).get((f"conveyor_{name}", frozenset(labels.items())))
 
 
+PLANNED = {"model": "mood", "version": "1", "executor": "torch"}
 REQUEST = {"task": "sentiment", "model": "mood", "version": "1", "protocol": "http"}
 
 
@@ -66,6 +68,7 @@ REQUEST = {"task": "sentiment", "model": "mood", "version": "1", "protocol": "ht
         (5, "queue_depth", {"model": "mood"}),
         (1, "model_loaded", {"model": "mood", "version": "1"}),
         (1.5, "model_load_duration_seconds_sum", {"model": "mood"}),
+        (1, "model_plan_info", {**PLANNED, "device": "cpu", "precision": "float32"}),
         (4096, "device_memory_bytes", {"device": "cpu", "kind": "weights"}),
         (1, "build_info", {"version": "0.1.0", "torch": "2.13.0", "device": "cpu"}),
     ],

@@ -79,8 +79,7 @@ def write(adapter: TypeAdapter[ValueT], value: ValueT) -> Response:
     return Response(adapter.dump_json(value, exclude_none=True), media_type="application/json")
 
 
-def write_answer(adapter: TypeAdapter[ResultT], answer: Answer[ResultT]) -> Response:
-    """Answers 200 with results. Each is written by itself, so that in a thread others get their turn between them."""
-    results = b",".join(adapter.dump_json(result, exclude_none=True) for result in answer.results)
-    head = b'{"model":%b,"version":%b,"results":[' % (to_json(answer.model), to_json(answer.version))
-    return Response(b"%b%b]}" % (head, results), media_type="application/json")
+def write_answer(adapter: TypeAdapter[ResultT], answer: Answer[ResultT]) -> bytes:
+    """Writes results. Each is written by itself, so that in a thread others get their turn between them."""
+    results = b",".join([adapter.dump_json(result, exclude_none=True) for result in answer.results])
+    return b'{"model":%b,"version":%b,"results":[%b]}' % (to_json(answer.model), to_json(answer.version), results)

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import request_error, routing_error
-from conveyor.api.rest.openapi import describe_bodies
+from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
-from conveyor.api.rest.tasks import add_task_routes
+from conveyor.api.rest.tasks import create_tasks
 from conveyor.errors import ConveyorError
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle
-from conveyor.telemetry.metrics import Metrics
+from conveyor.telemetry.metrics import Metrics, Scrape
 
 __all__ = ["create_app"]
 
 
-def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits: Limits) -> FastAPI:
-    """Builds the application: the tasks, the models, health, metrics and a documentation page that works offline."""
-    app: FastAPI = FastAPIOffline(
+def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, scrape: Scrape) -> ASGIApp:
+    """Builds the application: the tasks, the models, health, metrics and a documentation page that works offline.
+
+    The tasks are answered in front of FastAPI, because a short text costs little beside its routing.
+    It answers everything else, also what is wrong with a task's method.
+    """
+    tasks = create_tasks(gateway, metrics, limits)
+    service = _create_service(gateway, lifecycle, scrape, tasks)
+    enveloped = {path: Envelope(task, lifecycle) for path, task in tasks.items()}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = enveloped.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (task or service)(scope, receive, send)
+
+    return app
+
+
+def _create_service(gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape, tasks: Mapping[str, ASGIApp]) -> FastAPI:
+    service: FastAPI = FastAPIOffline(
         title="Conveyor",
         version=version("conveyor"),
         description="Sentiment, sequence tagging and forecasting with recurrent networks.",
@@ -34,10 +53,11 @@ def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits:
         swagger_ui_parameters={"validatorUrl": None},
         redirect_slashes=False,
     )
-    add_task_routes(app, gateway, metrics, limits)
-    add_service_routes(app, gateway, lifecycle, metrics)
-    describe_bodies(app)
-    app.add_exception_handler(ConveyorError, request_error)
-    app.add_exception_handler(HTTPException, routing_error)
-    app.add_middleware(Envelope, lifecycle=lifecycle)
-    return app
+    for path, task in tasks.items():
+        service.router.routes.append(Route(path, task, methods=["POST"]))
+    add_service_routes(service, gateway, lifecycle, scrape)
+    describe(service)
+    service.add_exception_handler(ConveyorError, request_error)
+    service.add_exception_handler(HTTPException, routing_error)
+    service.add_middleware(Envelope, lifecycle=lifecycle)
+    return service

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conveyor.api.outcome import shown_error
@@ -19,7 +18,8 @@ __all__ = ["Envelope"]
 class Envelope:
     """Gives each request an id and the time of its arrival, and each answer the id.
 
-    Routes find them as `request.state.request_id` and `request.state.started_s` (monotonic seconds).
+    What it wraps finds them in `scope["state"]`: `request_id`, `started_s` (monotonic seconds), and `headers`, the
+    first value of each header by its name in small letters.
     While the server drains, every answer asks the client to close its connection. An exception that no route
     handled is answered as a fault of the server. An answer that is out before its request has been read is complete
     only once the rest of the request is, within bounds.
@@ -51,18 +51,24 @@ class Envelope:
 class _Exchange:
     """One request and its answer, as they pass through the envelope."""
 
+    __slots__ = ("_lifecycle", "_receive", "_send", "_unread", "answering", "request_id")
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, lifecycle: Lifecycle | None) -> None:
-        headers = Headers(scope=scope)
+        headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self._receive = receive
         self._send = send
         self._lifecycle = lifecycle
-        self.request_id = accept_request_id(headers.get("x-request-id"))
+        given = headers.get(b"x-request-id")
+        self.request_id = accept_request_id(None if given is None else given.decode("latin-1"))
         self.answering = False
         # Whether a client may still be sending. One that waits for permission has not begun.
         self._unread = (
-            headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        ) and "100-continue" not in headers.get("expect", "").lower()
-        scope.setdefault("state", {}).update(request_id=self.request_id, started_s=time.monotonic())
+            headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        ) and b"100-continue" not in headers.get(b"expect", b"").lower()
+        state = scope.setdefault("state", {})
+        state["request_id"] = self.request_id
+        state["started_s"] = time.monotonic()
+        state["headers"] = headers
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -72,10 +78,11 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.answering = True
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self.request_id
+            headers = [*message["headers"], (b"x-request-id", self.request_id.encode())]
             if self._lifecycle is not None and self._lifecycle.phase is Phase.DRAINING:
-                headers["Connection"] = "close"
+                headers = [header for header in headers if header[0] != b"connection"]
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
         elif self._unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await drop_rest(self.receive)

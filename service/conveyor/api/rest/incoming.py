@@ -1,101 +1,121 @@
-"""What a request brings beside its JSON: its bytes, its deadline, and whether anyone still waits for the answer."""
+"""What a request brings beside its JSON: its headers, its deadline, its bytes, and a client that may leave."""
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
-from conveyor.api.deadline import LONGEST_TIMEOUT_S
+from conveyor.api.deadline import LONGEST_TIMEOUT_S, Lifetime
 from conveyor.api.offload import Room
+from conveyor.api.rest.presence import PRESENCE, Presence
 from conveyor.errors import Cancelled, InvalidArgument, PayloadTooLarge
 
-__all__ = ["body_of", "deadline_of", "unless_disconnected"]
-
-ResultT = TypeVar("ResultT")
+__all__ = ["Body", "Incoming"]
 
 _TIMEOUT_HEADER = "X-Request-Timeout"
 
 
-def deadline_of(request: Request, default_timeout_s: float) -> float:
-    """Returns the monotonic seconds at which the request's time is up: its caller's choice up to an hour.
+class Incoming:
+    """A request as it came through the envelope.
 
-    Args:
-        default_timeout_s: What a caller gets that does not say when it stops waiting.
-
-    Raises:
-        InvalidArgument: The header is not a positive, finite number of seconds.
+    request_id, started_s: the envelope's.
+    presence: None where the server does not tell that a client leaves.
     """
-    started_s: float = request.state.started_s
-    given = request.headers.get(_TIMEOUT_HEADER)
-    if given is None:
-        return started_s + default_timeout_s
-    try:
-        timeout_s = float(given)
-    except ValueError:
-        timeout_s = math.nan
-    if not 0 < timeout_s < math.inf:
-        raise InvalidArgument(f"{_TIMEOUT_HEADER} must be a number of seconds above 0", field=_TIMEOUT_HEADER)
-    return started_s + min(timeout_s, LONGEST_TIMEOUT_S)
 
+    __slots__ = ("_headers", "presence", "receive", "request_id", "started_s")
 
-@asynccontextmanager
-async def body_of(request: Request, limit_bytes: int, room: Room) -> AsyncIterator[bytes]:
-    """Reads the body, and stops reading as soon as it is known to be over the limit. Holds its room until left.
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        state = scope["state"]
+        self.receive = receive
+        self.request_id: str = state["request_id"]
+        self.started_s: float = state["started_s"]
+        self.presence: Presence | None = state.get(PRESENCE)
+        self._headers: Mapping[bytes, bytes] = state["headers"]
 
-    Raises:
-        PayloadTooLarge: The body is over the limit, by its declared or its actual length.
-        QueueFull: There is no room for more bytes now.
-        Cancelled: The client went away before the body was complete.
-    """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    try:
+    def header(self, name: str) -> str | None:
+        """A header's value, of the first if it was sent more than once."""
+        value = self._headers.get(name.lower().encode())
+        return None if value is None else value.decode("latin-1")
+
+    def deadline(self, default_timeout_s: float) -> float:
+        """Returns the monotonic seconds at which the request's time is up: its caller's choice up to an hour.
+
+        Args:
+            default_timeout_s: What a caller gets that does not say when it stops waiting.
+
+        Raises:
+            InvalidArgument: The header is not a positive, finite number of seconds.
+        """
+        given = self.header(_TIMEOUT_HEADER)
+        if given is None:
+            return self.started_s + default_timeout_s
         try:
-            async for chunk in request.stream():
-                if size + len(chunk) > limit_bytes:
-                    raise _too_large(limit_bytes)
-                room.take(len(chunk))
-                size += len(chunk)
-                chunks.append(chunk)
-        except ClientDisconnect as fault:
-            raise Cancelled("the client closed the connection before its body was complete") from fault
-        yield b"".join(chunks)
-    finally:
-        room.give_back(size)
+            timeout_s = float(given)
+        except ValueError:
+            timeout_s = math.nan
+        if not 0 < timeout_s < math.inf:
+            raise InvalidArgument(f"{_TIMEOUT_HEADER} must be a number of seconds above 0", field=_TIMEOUT_HEADER)
+        return self.started_s + min(timeout_s, LONGEST_TIMEOUT_S)
+
+    def end_with_client(self, lifetime: Lifetime) -> None:
+        """Ends the lifetime, which this task is in, with `Cancelled` as soon as the client closes the connection.
+
+        Raises:
+            Cancelled: It has left already.
+        """
+        if self.presence is None:
+            return
+        if self.presence.has_left:
+            raise _left()
+        # Need not be taken back: after its block a lifetime can't be ended, and the next request sets its own.
+        self.presence.on_leave = lambda: lifetime.end(_left())
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """Awaits `work`, and cancels it as soon as the client closes the connection. The body must have been read.
+class Body:
+    """The bytes of a request's body, in the room that they hold until `release`."""
 
-    Raises:
-        Cancelled: The client went away first.
-    """
-    working = asyncio.create_task(work)
-    leaving = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Cancelled("the client closed the connection")
-    finally:
-        # Also when this task is cancelled itself. Waited for, so that nothing of the request outlives it.
-        working.cancel()
-        leaving.cancel()
-        await asyncio.wait((working, leaving))
+    __slots__ = ("_limit_bytes", "_room", "_size")
+
+    def __init__(self, limit_bytes: int, room: Room) -> None:
+        self._limit_bytes = limit_bytes
+        self._room = room
+        self._size = 0
+
+    async def read(self, incoming: Incoming) -> bytes:
+        """Returns all of it, and stops reading as soon as it is known to be over the limit.
+
+        Raises:
+            PayloadTooLarge: The body is over the limit, by its declared or its actual length.
+            QueueFull: There is no room for more bytes now.
+            Cancelled: The client went away before the body was complete.
+        """
+        declared = incoming.header("content-length") or ""
+        if declared.isdecimal() and int(declared) > self._limit_bytes:
+            raise self._too_large()
+        chunks: list[bytes] = []
+        more = True
+        while more:
+            message = await incoming.receive()
+            if message["type"] == "http.disconnect":
+                raise _left()
+            chunk: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            if self._size + len(chunk) > self._limit_bytes:
+                raise self._too_large()
+            self._room.take(len(chunk))
+            self._size += len(chunk)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    def release(self) -> None:
+        """Gives its room back, whatever became of it."""
+        self._room.give_back(self._size)
+
+    def _too_large(self) -> PayloadTooLarge:
+        return PayloadTooLarge(f"the body is too large; at most {self._limit_bytes} bytes are accepted")
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _too_large(limit_bytes: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"the body is too large; at most {limit_bytes} bytes are accepted")
+def _left() -> Cancelled:
+    return Cancelled("the client closed the connection")

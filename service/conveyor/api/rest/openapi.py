@@ -12,15 +12,15 @@ from pydantic import TypeAdapter
 
 from conveyor.api.priority import PRIORITY_HEADER, PRIORITY_NAMES
 from conveyor.api.rest.answers import ERROR, FORECAST_ANSWER, HEALTH, MODEL, MODEL_LIST, SENTIMENT_ANSWER, TAG_ANSWER
-from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody
+from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
 
-__all__ = ["describe_bodies", "errors_documentation", "service_documentation", "task_documentation"]
+__all__ = ["describe", "errors_documentation", "service_documentation"]
 
+# The requests of the tasks, whose routes FastAPI does not know.
+_TASK_BODIES: Mapping[str, type[TaskBody]] = {"sentiment": SentimentBody, "tag": TagBody, "forecast": ForecastBody}
 
 _ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
-    "SentimentRequest": TypeAdapter(SentimentBody),
-    "TagRequest": TypeAdapter(TagBody),
-    "ForecastRequest": TypeAdapter(ForecastBody),
+    **{f"{task.capitalize()}Request": TypeAdapter(body) for task, body in _TASK_BODIES.items()},
     "SentimentAnswer": SENTIMENT_ANSWER,
     "TagAnswer": TAG_ANSWER,
     "ForecastAnswer": FORECAST_ANSWER,
@@ -124,42 +124,6 @@ def errors_documentation(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return documented
 
 
-def task_documentation(task: str) -> dict[str, Any]:
-    """Returns the arguments of a task's route that document its bodies, its headers and its errors."""
-    name = task.capitalize()
-    return {
-        "openapi_extra": {
-            "requestBody": {
-                "required": True,
-                "description": "A JSON object. Of a key that is given twice, the last counts.",
-                "content": {"application/json": {"schema": _ref(f"{name}Request")}},
-            },
-            "parameters": [
-                {
-                    "name": "X-Request-Timeout",
-                    "in": "header",
-                    "description": "Seconds after which the answer is worth nothing to the caller.",
-                    "schema": {"type": "number", "exclusiveMinimum": 0},
-                },
-                {
-                    "name": PRIORITY_HEADER,
-                    "in": "header",
-                    "description": "Whether the request goes before all others, as everybody's, or when there is time.",
-                    "schema": {"type": "string", "enum": list(PRIORITY_NAMES)},
-                },
-                {
-                    "name": "X-Request-Id",
-                    "in": "header",
-                    "description": "1 to 128 printable ASCII characters, returned with the answer.",
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-                },
-            ],
-        },
-        "responses": service_documentation(f"{name}Answer", "The results, in order.")
-        | errors_documentation(*_ERROR_EXAMPLES),
-    }
-
-
 def service_documentation(schema: str, description: str) -> dict[int | str, dict[str, Any]]:
     """Returns the `responses` of a route for a 200 whose body is one of the documented schemas."""
     content: dict[str, Any] = {"schema": _ref(schema)}
@@ -168,18 +132,60 @@ def service_documentation(schema: str, description: str) -> dict[int | str, dict
     return {200: {"description": description, "content": {"application/json": content}}}
 
 
-def describe_bodies(app: FastAPI) -> None:
-    """Adds the schemas that routes refer to. The document is built once, at its first request."""
+def describe(app: FastAPI) -> None:
+    """Adds the tasks, and the schemas that routes refer to. The document is built once, at its first request."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            tasks = {f"/v1/{task}": {"post": _task_operation(task)} for task in _TASK_BODIES}
+            document["paths"] = tasks | document["paths"]
             document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
             app.openapi_schema = document
         return app.openapi_schema
 
     # FastAPI's documented way to extend the document is to replace this method.
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _task_operation(task: str) -> dict[str, Any]:
+    """Returns what the document says of `POST /v1/<task>`: its bodies, its headers and its errors."""
+    name = task.capitalize()
+    responses = service_documentation(f"{name}Answer", "The results, in order.") | errors_documentation(
+        *_ERROR_EXAMPLES
+    )
+    return {
+        "tags": ["tasks"],
+        "summary": name,
+        "description": _TASK_BODIES[task].__doc__,
+        "operationId": f"{task}_v1_{task}_post",
+        "responses": {str(status): response for status, response in responses.items()},
+        "requestBody": {
+            "required": True,
+            "description": "A JSON object. Of a key that is given twice, the last counts.",
+            "content": {"application/json": {"schema": _ref(f"{name}Request")}},
+        },
+        "parameters": [
+            {
+                "name": "X-Request-Timeout",
+                "in": "header",
+                "description": "Seconds after which the answer is worth nothing to the caller.",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            },
+            {
+                "name": PRIORITY_HEADER,
+                "in": "header",
+                "description": "Whether the request goes before all others, as everybody's, or when there is time.",
+                "schema": {"type": "string", "enum": list(PRIORITY_NAMES)},
+            },
+            {
+                "name": "X-Request-Id",
+                "in": "header",
+                "description": "1 to 128 printable ASCII characters, returned with the answer.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+            },
+        ],
+    }
 
 
 def _schemas() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 from conveyor.api.request_id import accept_request_id
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import error_response
+from conveyor.api.rest.presence import PRESENCE, Presence
 from conveyor.errors import InvalidArgument, QueueFull
 
 __all__ = ["Connection"]
@@ -37,7 +38,8 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        self._presence = Presence()
+        super().__init__(config, server_state, app_state | {PRESENCE: self._presence}, _loop)
         self._max_connections = config.limit_concurrency
         self.limit_concurrency = None
         self._head_deadline: float | None = None
@@ -51,10 +53,20 @@ class Connection(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forgets its timers."""
+        """Forgets its timers, and tells the request that is being answered."""
         self._unset_keepalive_if_required()
         self._stop_cutting_off()
         super().connection_lost(exc)
+        self._presence.leave()
+
+    def on_message_complete(self) -> None:
+        """Reads on behind a whole request, so that its client is seen to leave.
+
+        uvicorn stops reading above 64 KiB, until the application asks for more.
+        """
+        super().on_message_complete()
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Reads on, and does not wait for ever for the rest of a head."""

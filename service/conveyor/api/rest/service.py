@@ -17,12 +17,12 @@ from conveyor.api.rest.openapi import errors_documentation, service_documentatio
 from conveyor.errors import Unavailable
 from conveyor.gateway.gateway import Gateway
 from conveyor.lifecycle.phase import Lifecycle, Phase
-from conveyor.telemetry.metrics import Metrics
+from conveyor.telemetry.metrics import Metrics, Scrape
 
 __all__ = ["add_service_routes", "create_metrics_app"]
 
 
-def add_service_routes(app: FastAPI, gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics) -> None:
+def add_service_routes(app: FastAPI, gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape) -> None:
     """Adds `GET /v1/models`, `/v1/models/{name}`, `/health/live`, `/health/ready` and `/metrics`."""
 
     @app.get(
@@ -73,23 +73,23 @@ def add_service_routes(app: FastAPI, gateway: Gateway, lifecycle: Lifecycle, met
         response_model=None,
         responses={200: {"description": "The metrics.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     )
-    async def scrape() -> Response:
+    async def metrics() -> Response:
         """The metrics of this server, in the Prometheus text format."""
-        return _metrics(metrics)
+        return await _metrics(scrape)
 
 
-def create_metrics_app(metrics: Metrics) -> Starlette:
+def create_metrics_app(scrape: Scrape) -> Starlette:
     """Returns the app of the metrics port: `GET /metrics` and nothing else."""
 
-    async def scrape(_: Request) -> Response:
-        return _metrics(metrics)
+    async def metrics(_: Request) -> Response:
+        return await _metrics(scrape)
 
     return Starlette(
-        routes=[Route("/metrics", scrape)],
+        routes=[Route("/metrics", metrics)],
         middleware=[Middleware(Envelope)],
         exception_handlers={HTTPException: routing_error},
     )
 
 
-def _metrics(metrics: Metrics) -> Response:
-    return Response(metrics.render(), headers={"Content-Type": metrics.content_type})
+async def _metrics(scrape: Scrape) -> Response:
+    return Response(await scrape(), headers={"Content-Type": Metrics.content_type})

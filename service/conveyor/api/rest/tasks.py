@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from fastapi import FastAPI
 from pydantic import TypeAdapter
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from conveyor.api.deadline import until
+from conveyor.api.deadline import Lifetime
 from conveyor.api.offload import Offload, Room, num_values
 from conveyor.api.outcome import record_outcome, shown_error, stopped
 from conveyor.api.priority import PRIORITY_HEADER, priority_of
 from conveyor.api.rest.answers import FORECAST_RESULT, SENTIMENT_RESULT, TAG_RESULT, write_answer
 from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
 from conveyor.api.rest.errors import error_response
-from conveyor.api.rest.incoming import body_of, deadline_of, unless_disconnected
-from conveyor.api.rest.openapi import task_documentation
+from conveyor.api.rest.incoming import Body, Incoming
 from conveyor.api.rest.parsing import parse_body
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.errors import Code, ConveyorError
@@ -31,7 +28,7 @@ from conveyor.spec import Task
 from conveyor.telemetry.metrics import Metrics
 from conveyor.wire.messages import NO_DEADLINE
 
-__all__ = ["add_task_routes"]
+__all__ = ["create_tasks"]
 
 BodyT = TypeVar("BodyT", bound=TaskBody)
 ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
@@ -44,8 +41,8 @@ _BODIES_RECEIVED = 64
 _BODIES_PARSED = 8
 
 
-def add_task_routes(app: FastAPI, gateway: Gateway, metrics: Metrics, limits: Limits) -> None:
-    """Adds `POST /v1/sentiment`, `/v1/tag` and `/v1/forecast`."""
+def create_tasks(gateway: Gateway, metrics: Metrics, limits: Limits) -> Mapping[str, ASGIApp]:
+    """Returns what answers `POST /v1/sentiment`, `/v1/tag` and `/v1/forecast`, by path; each is for an `Envelope`."""
 
     def sentiment(body: SentimentBody) -> Question[Sentiment]:
         return lambda call: gateway.sentiment(call, body.inputs, body.model, body.version)
@@ -66,18 +63,7 @@ def add_task_routes(app: FastAPI, gateway: Gateway, metrics: Metrics, limits: Li
         _Endpoint("tag", TagBody, TAG_RESULT, tag, door),
         _Endpoint("forecast", ForecastBody, FORECAST_RESULT, forecast, door),
     ]
-    for endpoint in endpoints:
-        app.add_api_route(
-            f"/v1/{endpoint.task}",
-            endpoint.answer,
-            methods=["POST"],
-            name=endpoint.task,
-            summary=endpoint.task.capitalize(),
-            description=endpoint.body_type.__doc__,
-            tags=["tasks"],
-            response_model=None,
-            **task_documentation(endpoint.task),
-        )
+    return {f"/v1/{endpoint.task}": endpoint for endpoint in endpoints}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +78,7 @@ class _Door:
 
 @dataclass(frozen=True, slots=True)
 class _Endpoint(Generic[BodyT, ResultT]):
-    """One task: how its body is read, and what answers it.
+    """One task as an ASGI application: how its body is read, and what answers it.
 
     question: makes of a body what the gateway takes; the work of it belongs to reading.
     """
@@ -103,35 +89,50 @@ class _Endpoint(Generic[BodyT, ResultT]):
     question: Callable[[BodyT], Question[ResultT]]
     door: _Door
 
-    async def answer(self, request: Request) -> Response:
-        call = Call(self.task, "http", request.state.request_id, NO_DEADLINE)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        incoming = Incoming(scope, receive)
+        call = Call(self.task, "http", incoming.request_id, NO_DEADLINE)
         code = Code.INTERNAL
+        answer = b""
+        refusal: ConveyorError | None = None
         try:
-            call.priority = priority_of(request.headers.get(PRIORITY_HEADER))
-            call.deadline = deadline_of(request, self.door.limits.request_timeout_s)
-            async with until(call.deadline):
-                ask = await self._read(request)
-                answer = await unless_disconnected(request, ask(call))
-                response = await self.door.offload.write(
-                    num_values(answer), lambda: write_answer(self.result_type, answer)
-                )
+            call.priority = priority_of(incoming.header(PRIORITY_HEADER))
+            call.deadline = incoming.deadline(self.door.limits.request_timeout_s)
+            with Lifetime(call.deadline) as lifetime:
+                incoming.end_with_client(lifetime)
+                answer = await self._answer(incoming, call)
             code = Code.OK
         except asyncio.CancelledError:
             # A client that leaves is `Cancelled`: this is the server, at the end of its grace.
-            error: ConveyorError = stopped()
-            code = error.code
-            response = error_response(error)
+            refusal = stopped()
         except Exception as fault:
-            error = shown_error(fault, call.request_id)
-            code = error.code
-            response = error_response(error)
+            refusal = shown_error(fault, call.request_id)
         finally:
-            record_outcome(self.door.metrics, call, code, request.state.started_s)
-        return response
+            record_outcome(self.door.metrics, call, code if refusal is None else refusal.code, incoming.started_s)
+        if refusal is None:
+            await _send_json(send, answer)
+        else:
+            await error_response(refusal)(scope, receive, send)
 
-    async def _read(self, request: Request) -> Question[ResultT]:
+    async def _answer(self, incoming: Incoming, call: Call) -> bytes:
+        ask = await self._read(incoming)
+        answer = await ask(call)
+        return await self.door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
+
+    async def _read(self, incoming: Incoming) -> Question[ResultT]:
         limits = self.door.limits
-        async with body_of(request, limits.body_bytes, self.door.received) as raw:
+        body = Body(limits.body_bytes, self.door.received)
+        try:
+            raw = await body.read(incoming)
             return await self.door.offload.read(
                 len(raw), lambda: self.question(parse_body(self.body_type, raw, limits))
             )
+        finally:
+            body.release()
+
+
+async def _send_json(send: Send, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -152,7 +152,7 @@ class _TaskCall(Generic[RequestT, ResultT]):
         try:
             call.deadline = started_s + self._timeout_s(context)
             call.priority = priority_of(_metadata(context, PRIORITY_HEADER.lower()))
-            async with self.door.running.one_until(call.deadline):
+            with self.door.running.one_until(call.deadline):
                 payload = await self._answer(raw, call)
             code = Code.OK
         except asyncio.CancelledError:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from conveyor.api.deadline import until
+from conveyor.api.deadline import Lifetime
 from conveyor.api.outcome import stopped
-from conveyor.errors import DeadlineExceeded
 
 __all__ = ["RunningCalls"]
 
@@ -20,33 +18,24 @@ class RunningCalls:
     """
 
     def __init__(self) -> None:
-        self._scopes: set[asyncio.Timeout] = set()
-        self._stopped = False
+        self._lifetimes: set[Lifetime] = set()
 
-    @asynccontextmanager
-    async def one_until(self, deadline: float) -> AsyncIterator[None]:
+    @contextmanager
+    def one_until(self, deadline: float) -> Iterator[None]:
         """Cancels its block at `deadline` (monotonic seconds), or when `stop` is called.
 
         Raises:
             DeadlineExceeded: The deadline passed.
             Unavailable: The server stopped.
         """
-        try:
-            async with until(deadline) as scope:
-                self._scopes.add(scope)
-                try:
-                    yield
-                finally:
-                    self._scopes.discard(scope)
-        except DeadlineExceeded:
-            if self._stopped:
-                raise stopped() from None
-            raise
+        with Lifetime(deadline) as lifetime:
+            self._lifetimes.add(lifetime)
+            try:
+                yield
+            finally:
+                self._lifetimes.discard(lifetime)
 
     def stop(self) -> None:
         """Ends every call that runs."""
-        self._stopped = True
-        now = asyncio.get_running_loop().time()
-        for scope in self._scopes:
-            if not scope.expired():
-                scope.reschedule(now)
+        for lifetime in self._lifetimes:
+            lifetime.end(stopped())

@@ -35,6 +35,7 @@ class GrpcServer:
     """Serves `conveyor.v1.Conveyor`, health and reflection on one port. Made and used inside one running event loop.
 
     Args:
+        shared: Whether other processes of this server listen on the same port; the system spreads connections.
         max_calls: Calls at one time, watches included; gRPC answers more with RESOURCE_EXHAUSTED.
     """
 
@@ -47,6 +48,7 @@ class GrpcServer:
         *,
         host: str,
         port: int,
+        shared: bool = False,
         max_calls: int = _MAX_CALLS,
     ) -> None:
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -54,7 +56,7 @@ class GrpcServer:
         self._server = grpc.aio.server(
             options=(
                 # By default two servers may listen on one port and share its calls, without either knowing.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(shared)),
                 ("grpc.max_receive_message_length", _MESSAGE_RECEIVED * limits.body_bytes),
                 ("grpc.max_send_message_length", -1),
             ),

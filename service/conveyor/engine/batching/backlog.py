@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_left, insort
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-
-from sortedcontainers import SortedKeyList
 
 from conveyor.wire.messages import Inputs
 
@@ -25,14 +24,15 @@ class BacklogLimits:
     steps: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Row:
-    """A row that waits.
+    """A row that waits. Nothing of it changes.
 
     due: monotonic seconds by which it should run; the earliest goes first. Never after the deadline.
     deadline: monotonic seconds after which it must not run.
     arrival: monotonic seconds.
     inputs: int32 or float32 [length, width].
+    length: steps of the row.
     """
 
     id: int
@@ -40,64 +40,73 @@ class Row:
     deadline: float
     arrival: float
     inputs: Inputs
+    length: int = field(init=False)
 
-    @property
-    def length(self) -> int:
-        """Steps of the row."""
-        return len(self.inputs)
+    def __post_init__(self) -> None:
+        self.length = len(self.inputs)
 
 
 class Queue:
-    """The rows of one model that wait: by urgency and by length at once. At least one row."""
+    """The rows of one model that wait: by urgency and by length at once. At least one row.
+
+    Orders are plain lists: up to some ten thousand rows, to move what stands behind a place costs less than a tree
+    costs at any size. Ids are unique, so no comparison comes to the rows themselves.
+    """
 
     def __init__(self) -> None:
-        self._by_due: SortedKeyList[Row] = SortedKeyList(key=lambda row: (row.due, row.id))
-        self._by_length: SortedKeyList[Row] = SortedKeyList(key=lambda row: (row.length, row.due, row.id))
-        self._by_deadline: SortedKeyList[Row] = SortedKeyList(key=lambda row: (row.deadline, row.id))
+        self._by_due: list[tuple[float, int, Row]] = []
+        self._by_length: list[tuple[int, float, int, Row]] = []
+        self._by_deadline: list[tuple[float, int, Row]] = []
 
     def __len__(self) -> int:
         return len(self._by_due)
 
     def __iter__(self) -> Iterator[Row]:
-        return iter(self._by_due)
+        return (entry[-1] for entry in self._by_due)
 
     def add(self, row: Row) -> None:
         """Adds a row."""
-        for order in (self._by_due, self._by_length, self._by_deadline):
-            order.add(row)
+        insort(self._by_due, (row.due, row.id, row))
+        insort(self._by_length, (row.length, row.due, row.id, row))
+        insort(self._by_deadline, (row.deadline, row.id, row))
 
     def remove(self, row: Row) -> None:
         """Removes a row that is inside."""
-        for order in (self._by_due, self._by_length, self._by_deadline):
-            order.remove(row)
+        # An entry stands right behind its own beginning.
+        del self._by_due[bisect_left(self._by_due, (row.due, row.id))]
+        del self._by_length[self._place(row)]
+        del self._by_deadline[bisect_left(self._by_deadline, (row.deadline, row.id))]
 
     def most_urgent(self) -> Row:
         """The row that is due first."""
-        row: Row = self._by_due[0]
-        return row
+        return self._by_due[0][-1]
 
     def like(self, row: Row, longest: float = math.inf) -> Iterator[Row]:
         """The rows of up to `longest` steps, `row` itself first, then by how near their length is to its."""
-        order = self._by_length
-        shorter = order.index(row)
-        longer = shorter + 1
+        order, length = self._by_length, row.length
+        shorter = self._place(row) - 1
+        longer = shorter + 2
+        last = len(order) if longest == math.inf else bisect_left(order, (longest + 1,))
         yield row
-        while shorter > 0 or longer < len(order):
-            below = row.length - order[shorter - 1].length if shorter > 0 else None
-            above = order[longer].length - row.length if longer < len(order) else None
-            if above is not None and order[longer].length > longest:
-                longer, above = len(order), None
-                continue
-            if above is None or (below is not None and below <= above):
+        while shorter >= 0 or longer < last:
+            if longer >= last or (shorter >= 0 and length - order[shorter][0] <= order[longer][0] - length):
+                yield order[shorter][-1]
                 shorter -= 1
-                yield order[shorter]
             else:
-                yield order[longer]
+                yield order[longer][-1]
                 longer += 1
+
+    @property
+    def next_deadline(self) -> float:
+        """The earliest deadline; monotonic seconds."""
+        return self._by_deadline[0][0]
 
     def expired(self, now: float) -> list[Row]:
         """The rows whose deadline has passed."""
-        return list(itertools.takewhile(lambda row: row.deadline <= now, self._by_deadline))
+        return [entry[-1] for entry in itertools.takewhile(lambda entry: entry[0] <= now, self._by_deadline)]
+
+    def _place(self, row: Row) -> int:
+        return bisect_left(self._by_length, (row.length, row.due, row.id))
 
 
 class Backlog(Generic[KeyT]):
@@ -116,14 +125,21 @@ class Backlog(Generic[KeyT]):
         """Queues rows; returns the ids of those that found no room. A row that waits alone always fits."""
         refused = []
         for row in rows:
-            full = len(self) >= self._limits.rows or self._steps + row.length > self._limits.steps
+            full = len(self._rows) >= self._limits.rows or self._steps + row.length > self._limits.steps
             if full and self._rows:
                 refused.append(row.id)
-                continue
-            self._queues.setdefault(key, Queue()).add(row)
-            self._rows[row.id] = (key, row)
-            self._steps += row.length
+            else:
+                self.put_back(key, row)
         return refused
+
+    def put_back(self, key: KeyT, row: Row) -> None:
+        """Queues a row that was accepted before, whether there is room or not."""
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue()
+        queue.add(row)
+        self._rows[row.id] = (key, row)
+        self._steps += row.length
 
     def remove(self, ids: Collection[int]) -> None:
         """Drops rows; ids that do not wait are ignored."""
@@ -140,17 +156,20 @@ class Backlog(Generic[KeyT]):
 
     def expired(self, now: float) -> Mapping[KeyT, Sequence[int]]:
         """The rows whose deadline has passed, by key."""
-        found = {key: [row.id for row in queue.expired(now)] for key, queue in self._queues.items()}
-        return {key: ids for key, ids in found.items() if ids}
+        return {
+            key: [row.id for row in queue.expired(now)]
+            for key, queue in self._queues.items()
+            if queue.next_deadline <= now
+        }
 
     def ids(self, key: KeyT) -> Sequence[int]:
         """The rows that wait under a key, most urgent first."""
         queue = self._queues.get(key)
         return [row.id for row in queue] if queue else []
 
-    def waiting(self) -> Mapping[KeyT, int]:
-        """How many rows wait, by key; keys without any are left out."""
-        return {key: len(queue) for key, queue in self._queues.items()}
+    def waiting(self) -> Collection[KeyT]:
+        """The keys under which rows wait."""
+        return self._queues.keys()
 
     def queue(self, key: KeyT) -> Queue | None:
         """The rows under a key, None if there are none."""

@@ -16,7 +16,7 @@ _LARGEST_RATIO = 4.0
 _SHORT_S = 0.005
 
 
-@dataclass(slots=True)
+@dataclass
 class CostTable:
     """Seconds of one execution of a rectangle; between the measured points, and beyond them, on straight lines.
 
@@ -35,21 +35,34 @@ class CostTable:
     factor: float = field(default=1.0)
     overhead_s: float = field(default=0.0)
 
+    def __post_init__(self) -> None:
+        # The policy asks for few sizes of batches and many lengths. What is measured does not change.
+        self._lines: dict[int, tuple[Sequence[float], float]] = {}
+
     def estimate_s(self, rows: int, steps: int) -> float:
         """Seconds of `rows` rows of `steps` steps each; never negative."""
-        i, down = _place(self.rows, rows)
+        line, _ = self._lines.get(rows) or self._line(rows)
         j, right = _place(self.steps, steps)
-        upper, lower = self.measured_s[i], self.measured_s[i + 1]
-        left = upper[j] + down * (lower[j] - upper[j])
-        beyond = upper[j + 1] + down * (lower[j + 1] - upper[j + 1])
-        return max(left + right * (beyond - left), 0.0) * self.factor + self.overhead_s
+        left = line[j]
+        seconds = (left + right * (line[j + 1] - left)) * self.factor
+        return max(seconds, 0.0) + self.overhead_s
 
     def step_s(self, rows: int) -> float:
         """Seconds that one more step of `rows` rows adds."""
+        return self.measured_step_s(rows) * self.factor
+
+    def measured_step_s(self, rows: int) -> float:
+        """The same by the table as it was measured."""
+        _, slope = self._lines.get(rows) or self._line(rows)
+        return slope
+
+    def _line(self, rows: int) -> tuple[Sequence[float], float]:
+        """Seconds of so many rows at each of the measured steps, and of one more step; not negative."""
         i, down = _place(self.rows, rows)
-        span = self.steps[-1] - self.steps[0]
-        upper, lower = ((line[-1] - line[0]) / span for line in (self.measured_s[i], self.measured_s[i + 1]))
-        return max(upper + down * (lower - upper), 0.0) * self.factor
+        line = [upper + down * (lower - upper) for upper, lower in zip(*self.measured_s[i : i + 2], strict=True)]
+        slope = max((line[-1] - line[0]) / (self.steps[-1] - self.steps[0]), 0.0)
+        self._lines[rows] = line, slope
+        return line, slope
 
     @property
     def row_step_s(self) -> float:

@@ -38,7 +38,7 @@ class FairShare(Generic[ClientT]):
 
     def next(self, waiting: Collection[ClientT]) -> ClientT:
         """The one of `waiting` (at least one) that has used least; the first of equals."""
-        chosen = min(waiting, key=self._level)
+        chosen = min(waiting, key=self._level) if len(waiting) > 1 else next(iter(waiting))
         self._floor_s = max(self._floor_s, self._level(chosen))
         return chosen
 

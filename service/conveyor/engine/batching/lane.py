@@ -60,6 +60,9 @@ class Lane(Generic[ScanT]):
     def __iter__(self) -> Iterator[LaneRow[ScanT]]:
         return iter(self._rows.values())
 
+    def __contains__(self, row: LaneRow[ScanT]) -> bool:
+        return self._rows.get(row.row.id) is row
+
     def begin(self, row: LaneRow[ScanT]) -> None:
         """Adds a row."""
         self._rows[row.row.id] = row
@@ -70,13 +73,16 @@ class Lane(Generic[ScanT]):
             self._rows.pop(row_id, None)
 
     def group(self) -> tuple[int, Sequence[LaneRow[ScanT]]]:
-        """What to advance next: a phase that the most urgent row can go on with, and all rows that can too."""
-        first = min(self._rows.values(), key=lambda begun: (begun.row.due, begun.row.id))
-        groups = {
-            phase: [begun for begun in self._rows.values() if phase in begun.scan.phases] for phase in first.scan.phases
-        }
+        """What to advance next: a phase that the most urgent row can go on with, and all rows that can too, the most
+        urgent first. No row may be done."""
+        rows = sorted(self._rows.values(), key=lambda begun: (begun.row.due, begun.row.id))
+        groups = {phase: [begun for begun in rows if phase in begun.scan.phases] for phase in rows[0].scan.phases}
         phase = max(groups, key=lambda phase: (len(groups[phase]), -phase))
         return phase, groups[phase]
+
+    def done(self) -> Sequence[LaneRow[ScanT]]:
+        """The rows that have come to their end."""
+        return [begun for begun in self._rows.values() if not begun.scan.phases]
 
     def expired(self, now: float) -> Sequence[int]:
         """The rows whose deadline has passed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from conveyor.engine.batching.backlog import Queue, Row
 from conveyor.engine.batching.costs import CostTable
-from conveyor.engine.batching.shapes import STEP_BUCKETS, Stair, bucket, staircase
+from conveyor.engine.batching.shapes import STEP_BUCKETS, Stair, bucket, most_steps, staircase
 
 __all__ = ["BatchLimits", "Plan", "chunk_steps", "form_batch", "longest_whole", "plan_batch", "price_s"]
 
@@ -24,7 +24,7 @@ class BatchLimits:
     """The largest batch, and how long the device is held.
 
     rows: rows of a batch.
-    padded_steps: rows × longest row; a single row may be longer.
+    padded_steps: rows × steps as computed, both rounded up; a single row may be longer.
     slice_s: seconds after which other rows get a turn: a batch of several rows takes two of these at most, a row whose
         lone execution takes longer than one is run in chunks of at most one.
     lane_rows, lane_steps: rows of one model that are run in chunks at the same time, and their steps, which bound the
@@ -40,7 +40,7 @@ class BatchLimits:
     lane_share: float = 0.25
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """Rows to run together, and how.
 
@@ -69,21 +69,26 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
     first = queue.most_urgent()
     longest_beside = max(_STRETCH * first.length, first.length + _STRETCH_STEPS)
     chosen: list[Row] = []
-    longest = useful = cheapest = 0
+    longest = rows = useful = cheapest = 0
+    seconds = 0.0
+    too_large = False
     least = math.inf
     deadline = math.inf
     crowded = len(queue) > limits.rows
     for row in queue.like(first, longest_beside):
-        longest = max(longest, row.length)
+        size = bucket(len(chosen) + 1)
+        if row.length > longest or size != rows or not chosen:
+            longest = max(longest, row.length)
+            rows = size
+            seconds = costs.estimate_s(rows, longest)
+            too_large = rows * most_steps(longest) > padded_steps
         deadline = math.inf if crowded else min(deadline, row.deadline)
-        rows = bucket(len(chosen) + 1)
-        seconds = costs.estimate_s(rows, longest)
         too_long = now + seconds > deadline or seconds > _SLICES_OF_A_BATCH * limits.slice_s
-        if chosen and (rows * longest > padded_steps or too_long):
+        if chosen and (too_large or too_long):
             break
         chosen.append(row)
         # An empty row is work too.
-        useful += max(row.length, 1)
+        useful += row.length or 1
         if seconds / useful <= least:
             least, cheapest = seconds / useful, len(chosen)
         if len(chosen) == limits.rows:
@@ -117,18 +122,20 @@ def longest_whole(costs: CostTable, slice_s: float) -> int:
     return max(int((slice_s - fixed_s) / per_step_s), STEP_BUCKETS[-1])
 
 
-def chunk_steps(rows: int, phases: int, remaining: int, costs: CostTable, slice_s: float) -> int:
+def chunk_steps(rows: int, phases: int, remaining: int, fitting: int, costs: CostTable, slice_s: float) -> int:
     """How many steps rows in chunks go on before others get a turn: the most that fit into a slice and are needed.
 
     Args:
         rows: Rows computed together.
         phases: Directions × layers that a step passes through; one chunk runs one of them.
         remaining: Steps that the longest of the rows still needs in its phase.
+        fitting: Steps that there is memory for.
     """
+    cut_s = costs.cut_s * costs.factor
     per_step_s = costs.step_s(rows) / phases
     chosen = STEP_BUCKETS[0]
     for steps in STEP_BUCKETS[1:]:
-        if chosen >= remaining or costs.cut_s * costs.factor + steps * per_step_s > slice_s:
+        if chosen >= remaining or steps > fitting or cut_s + steps * per_step_s > slice_s:
             break
         chosen = steps
     return chosen

@@ -14,6 +14,7 @@ from conveyor.domain import ModelKey
 from conveyor.engine.batching.lane import Scan
 from conveyor.engine.batching.shapes import Stair
 from conveyor.wire.messages import Inputs
+from conveyor.wire.port import PlanReport
 
 __all__ = ["Batch", "BatchResult", "Executor", "OutOfDeviceMemory"]
 
@@ -60,6 +61,9 @@ class Executor(Protocol[ScanT]):
         Raises:
             PackageError: The weights do not fit the description.
         """
+
+    def plan(self, key: ModelKey) -> PlanReport:
+        """How a model that is loaded is executed."""
 
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Inputs of a model's width and dtype that are all padding: [rows, steps, width]."""

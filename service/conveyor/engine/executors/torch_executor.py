@@ -1,49 +1,66 @@
-"""Batches through torch, on the CPU or on a CUDA device, in float32."""
+"""Batches through the networks of `conveyor.nn`, on the CPU or on a CUDA device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import structlog
 import torch
-from torch.overrides import TorchFunctionMode
 
 from conveyor.domain import ModelKey
+from conveyor.engine.executors.candidates import REFERENCE, Candidate
+from conveyor.engine.executors.network import load_network, prepare_torch, resolve_device
+from conveyor.engine.executors.onnx_layer import OnnxLayer
 from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
-from conveyor.errors import PackageError, Problem
-from conveyor.nn.models import TaskModel, build
+from conveyor.nn.models import TaskModel
+from conveyor.nn.packed import PackedLstm
 from conveyor.nn.scan import RowScan, advance, read_out
-from conveyor.repository.files import MANIFEST, WEIGHTS
-from conveyor.repository.manifest import read_manifest
-from conveyor.repository.weights import check_tensors, read_header, read_tensors
+from conveyor.spec import RecurrentSpec
 from conveyor.wire.messages import Inputs
+from conveyor.wire.port import PlanReport
 
-__all__ = ["TorchExecutor"]
+__all__ = ["Choice", "Choose", "TorchExecutor"]
 
-# Small recurrences do not scale over threads: one device thread, one computing thread.
-_CPU_THREADS = 1
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a model is computed, and what decided so."""
+
+    candidate: Candidate
+    source: str
+
+
+# What decides for each model, given its package, its device, and its recurrent layers. May raise PackageError.
+Choose = Callable[[Path, torch.device, RecurrentSpec], Choice]
+
+
+def _reference(_directory: Path, _device: torch.device, _spec: RecurrentSpec) -> Choice:
+    return Choice(REFERENCE, "reference")
 
 
 class TorchExecutor:
-    """`Executor[RowScan]` over `conveyor.nn`, the float32 reference on every device.
+    """`Executor[RowScan]` over `conveyor.nn`.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA if there is any.
+        choose: Decides how the recurrent layers of each model are computed; by default all by the reference, float32.
 
     Raises:
         ValueError: The device does not exist here.
     """
 
-    def __init__(self, device: str) -> None:
-        self._device = _resolve(device)
+    def __init__(self, device: str, choose: Choose = _reference) -> None:
+        self._device = resolve_device(device)
+        self._choose = choose
         self._models: dict[ModelKey, TaskModel] = {}
-        torch.set_num_threads(_CPU_THREADS)
-        # TF32 would round the operands of every product to 10 bits and change answers.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        self._plans: dict[ModelKey, PlanReport] = {}
+        prepare_torch()
 
     @property
     def device(self) -> str:
@@ -51,22 +68,18 @@ class TorchExecutor:
         return str(self._device)
 
     def load(self, key: ModelKey, directory: Path) -> None:
-        """Builds the network without memory, compares names and shapes, and only then reads the weights."""
-        weights = directory / WEIGHTS
-        with torch.device("meta"), _NoInitialisation():
-            model = build(read_manifest(directory / MANIFEST))
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        problems = check_tensors(read_header(weights), expected)
-        if problems:
-            raise PackageError(problems)
-        tensors = read_tensors(weights)
-        try:
-            model.to_empty(device=self._device)
-            model.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, strict=True)
-        except RuntimeError as error:
-            # The device has no room for it, most likely; the others may go on.
-            raise PackageError([Problem(WEIGHTS, "", f"cannot be put on {self._device}: {error}")]) from error
-        self._models[key] = model.eval().requires_grad_(False)
+        """Reads the weights and makes the network compute as was chosen."""
+        network = load_network(directory, self._device)
+        choice = self._choose(directory, self._device, network.recurrent.spec)
+        choice.candidate.install(network.recurrent)
+        self._models[key] = network
+        plan = PlanReport(choice.candidate.executor, self.device, choice.candidate.precision, choice.source)
+        self._plans[key] = plan
+        _log.info("plan in force", model=key.name, version=key.version, **asdict(plan))
+
+    def plan(self, key: ModelKey) -> PlanReport:
+        """How a model is executed."""
+        return self._plans[key]
 
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Inputs of a model's width and dtype that are all padding."""
@@ -104,17 +117,13 @@ class TorchExecutor:
 
     def unload(self, key: ModelKey) -> None:
         """Forgets a model; CUDA memory goes back to the device."""
-        del self._models[key]
+        del self._models[key], self._plans[key]
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def memory_bytes(self) -> Mapping[str, int]:
         """`weights` on every device; on CUDA also what the allocator uses and holds."""
-        weights = sum(
-            parameter.numel() * parameter.element_size()
-            for model in self._models.values()
-            for parameter in model.parameters()
-        )
+        weights = sum(map(_weight_bytes, self._models.values()))
         if self._device.type != "cuda":
             return {"weights": weights}
         return {
@@ -124,29 +133,9 @@ class TorchExecutor:
         }
 
 
-def _resolve(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    resolved = torch.device(device)
-    if resolved.type == "cuda":
-        index = resolved.index or 0
-        if index >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {device!r} does not exist; this machine has {torch.cuda.device_count()} CUDA devices"
-            )
-        return torch.device("cuda", index)
-    return resolved
-
-
-class _NoInitialisation(TorchFunctionMode):
-    """Leaves new parameters as they are: they have no memory yet, and the weights come from a file."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], _: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        return func(*args, **(kwargs or {}))
+def _weight_bytes(network: TaskModel) -> int:
+    held = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
+    return held + sum(layer.num_bytes for layer in network.modules() if isinstance(layer, OnnxLayer | PackedLstm))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Conveyor beside the servers a user would otherwise run: same package, same texts, same machine."""

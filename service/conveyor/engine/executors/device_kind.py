@@ -1,0 +1,64 @@
+"""What kind of device a plan is for: machines of one kind run one plan."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+import torch
+
+__all__ = ["cpu_kind", "device_kind", "device_name", "has_fast_bfloat16"]
+
+_CPUINFO = Path("/proc/cpuinfo")
+_VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
+# The instructions that decide which kernels the libraries choose, best first, as the kernel spells them.
+_LEVELS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
+_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+
+
+def device_kind(device: torch.device) -> str:
+    """`cpu-<vendor>-<instructions>` or `cuda-<name>-sm<capability>`, in lower case letters, digits, `_` and `-`."""
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        name = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
+        return f"cuda-{name}-sm{major}{minor}"
+    return cpu_kind(_cpuinfo(), platform.machine())
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _field(_cpuinfo(), "model name") or platform.machine()
+
+
+def cpu_kind(cpuinfo: str, machine: str) -> str:
+    """The kind of a CPU.
+
+    Args:
+        cpuinfo: What `/proc/cpuinfo` says; empty where there is none.
+        machine: The architecture, such as `x86_64`, which stands for what is not known better.
+    """
+    flags = _field(cpuinfo, "flags").split()
+    vendor = _field(cpuinfo, "vendor_id")
+    level = next((level for level in _LEVELS if level in flags), machine.lower())
+    return f"cpu-{_VENDORS.get(vendor, 'other')}-{level}"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16; others emulate it, slower than float32."""
+    flags = _field(_cpuinfo(), "flags").split()
+    return any(level in flags for level in _BFLOAT16)
+
+
+@cache
+def _cpuinfo() -> str:
+    return _CPUINFO.read_text(encoding="utf-8") if _CPUINFO.exists() else ""
+
+
+def _field(cpuinfo: str, name: str) -> str:
+    """A field of the first CPU."""
+    found = re.search(rf"^{name}\s*:(.*)$", cpuinfo, flags=re.MULTILINE)
+    return found[1].strip() if found else ""

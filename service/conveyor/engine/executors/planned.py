@@ -1,0 +1,104 @@
+"""The executor that follows the plan of each package, or what it was told instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import torch
+
+from conveyor.engine.executors.candidates import CANDIDATES, REFERENCE, Candidate
+from conveyor.engine.executors.device_kind import device_kind
+from conveyor.engine.executors.network import resolve_device
+from conveyor.engine.executors.torch_executor import Choice, TorchExecutor
+from conveyor.errors import PackageError, Problem
+from conveyor.repository.files import MANIFEST
+from conveyor.repository.plan_lock import read_plan_lock
+from conveyor.spec import RecurrentSpec
+
+__all__ = ["open_executor", "versions_of"]
+
+_log = structlog.get_logger(__name__)
+
+
+def open_executor(device: str, precision: str, candidates: Sequence[Candidate] = CANDIDATES) -> TorchExecutor:
+    """Opens a device.
+
+    Args:
+        device: As in `TorchExecutor`.
+        precision: `auto` follows each package's `plan.lock`, and runs the reference where that has no plan for this
+            kind of device or one that can't be followed here. `float32` runs the reference. Any other is computed by
+            the first candidate that has it.
+
+    Raises:
+        ValueError: The device does not exist, or has nothing of this precision.
+    """
+    if precision == REFERENCE.precision:
+        return TorchExecutor(device, lambda *_: Choice(REFERENCE, f"--precision {precision}"))
+    if precision != "auto":
+        return TorchExecutor(device, _Forced(precision, resolve_device(device), candidates).choose)
+    return TorchExecutor(device, _Locked(resolve_device(device), candidates).choose)
+
+
+def versions_of(executor: str) -> Mapping[str, str]:
+    """The versions of the libraries that decide an executor's answers."""
+    # What follows a plus says where a build came from (`+cpu`), not what it computes.
+    return {name: version(name).partition("+")[0] for name in dict.fromkeys(["torch", executor])}
+
+
+class _Forced:
+    """One precision for every model."""
+
+    def __init__(self, precision: str, device: torch.device, candidates: Sequence[Candidate]) -> None:
+        self._precision = precision
+        self._having = [c for c in candidates if c.precision == precision and device.type in c.devices]
+        # Of the cell that every candidate knows.
+        obstacles = [found.obstacle(device, RecurrentSpec(cell="lstm", hidden=1)) for found in self._having]
+        if all(obstacles):
+            reasons = "; ".join(filter(None, obstacles)) or "nothing computes in it there"
+            raise ValueError(f"precision {precision!r} is not to be had on {device}: {reasons}")
+
+    def choose(self, _: Path, device: torch.device, spec: RecurrentSpec) -> Choice:
+        obstacles = []
+        for candidate in self._having:
+            obstacle = candidate.obstacle(device, spec)
+            if obstacle is None:
+                return Choice(candidate, f"--precision {self._precision}")
+            obstacles.append(obstacle)
+        message = f"can't be computed with --precision {self._precision}: {'; '.join(obstacles)}"
+        raise PackageError([Problem(MANIFEST, "recurrent", message)])
+
+
+class _Locked:
+    """Each package's own plan for this kind of device."""
+
+    def __init__(self, device: torch.device, candidates: Sequence[Candidate]) -> None:
+        self._candidates = {str(candidate): candidate for candidate in candidates if device.type in candidate.devices}
+
+    def choose(self, directory: Path, device: torch.device, spec: RecurrentSpec) -> Choice:
+        lock = read_plan_lock(directory)
+        if lock is None:
+            return Choice(REFERENCE, "no plan.lock")
+        kind = device_kind(device)
+        plan = lock.devices.get(kind)
+        if plan is None:
+            return Choice(REFERENCE, f"no plan for {kind} in plan.lock")
+        wanted = f"{plan.executor} {plan.precision}"
+        candidate = self._candidates.get(wanted)
+        obstacle = candidate.obstacle(device, spec) if candidate else "this server does not know it"
+        if candidate is None or obstacle:
+            _log.warning(
+                "the plan can't be followed; the reference runs", package=str(directory), plan=wanted, reason=obstacle
+            )
+            return Choice(REFERENCE, f"plan.lock says {wanted}, but {obstacle}")
+        installed = versions_of(candidate.executor)
+        if installed != plan.versions:
+            _log.warning(
+                "the plan was measured with other versions",
+                package=str(directory),
+                measured=dict(plan.versions),
+                installed=dict(installed),
+            )
+        return Choice(candidate, "plan.lock")

@@ -1,0 +1,197 @@
+"""One engine behind several front ends: their rows in, each one's answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.domain import ModelKey
+from conveyor.errors import ConveyorError
+from conveyor.wire.channel import Channel
+from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock, RowBlock
+from conveyor.wire.port import EnginePort, EngineStats
+from conveyor.wire.seam import SEAM, Answered, Cancel, Fault, LoadModel, TellStats, UnloadModel
+
+__all__ = ["EngineHost"]
+
+# An id in the engine is the front end's number above these bits and its own id below: a front end that takes in
+# ten thousand rows a second comes to their end after five hundred years.
+_ID_BITS = 47
+_OWN_ID = (1 << _ID_BITS) - 1
+
+# What answers already computed get to leave.
+_LAST_WRITES_S = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _FrontEnd:
+    """A connection. rows: ids in the engine that are not answered. models: what it asked to load."""
+
+    number: int
+    channel: Channel | None = None
+    rows: set[int] = field(default_factory=set)
+    models: set[ModelKey] = field(default_factory=set)
+
+
+class EngineHost:
+    """Serves an engine to the front ends that are attached. Event loop only.
+
+    A model is loaded once, whoever asks, and stays until nobody who is attached wants it.
+
+    Args:
+        engine: The engine; this host becomes its sink.
+        observe: Told what each execution cost.
+    """
+
+    def __init__(self, engine: EnginePort, observe: Callable[[BatchReport], None]) -> None:
+        self._engine = engine
+        self._observe = observe
+        self._numbers = itertools.count(1)
+        self._front_ends: dict[int, _FrontEnd] = {}
+        self._loads: dict[ModelKey, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alone = asyncio.Event()
+        self._alone.set()
+        engine.connect(self._on_reply)
+
+    def accept(self, connected: socket.socket) -> None:
+        """Serves the front end at the other end of a socket pair, until it goes."""
+        self._keep(self._attach(connected))
+
+    async def close(self) -> None:
+        """Leaves all front ends, once what was answered is written."""
+        for front_end in list(self._front_ends.values()):
+            if front_end.channel is not None:
+                front_end.channel.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITES_S):
+                await self._alone.wait()
+
+    async def _attach(self, connected: socket.socket) -> None:
+        front_end = _FrontEnd(next(self._numbers))
+        self._front_ends[front_end.number] = front_end
+        self._alone.clear()
+        front_end.channel = Channel(
+            SEAM, lambda message: self._on_message(front_end, message), lambda: self._on_lost(front_end)
+        )
+        await front_end.channel.open(connected)
+
+    def _on_message(self, front_end: _FrontEnd, message: object) -> None:
+        first = front_end.number << _ID_BITS
+        match message:
+            case RowBlock():
+                # In place: what was received is nobody else's.
+                np.add(message.ids, first, out=message.ids)
+                np.add(message.requests, first, out=message.requests)
+                front_end.rows.update(message.ids.tolist())
+                self._engine.submit(message)
+            case Cancel():
+                ids = (message.ids + first).tolist()
+                front_end.rows.difference_update(ids)
+                self._engine.cancel(ids)
+            case LoadModel(number, key, directory):
+                self._keep(self._answer(front_end, number, self._load(front_end, key, directory)))
+            case UnloadModel(number, key):
+                self._keep(self._answer(front_end, number, self._unload(front_end, key)))
+            case TellStats(number):
+                self._keep(self._answer(front_end, number, self._engine.stats()))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, front_end: _FrontEnd, number: int, work: Awaitable[EngineStats | None]) -> None:
+        try:
+            answer = Answered(number, stats=await work)
+        except ConveyorError as error:
+            answer = Answered(number, fault=Fault.of(error))
+        if front_end.channel is not None:
+            front_end.channel.send(answer)
+
+    async def _load(self, front_end: _FrontEnd, key: ModelKey, directory: Path) -> None:
+        front_end.models.add(key)
+        loading = self._loads.get(key)
+        if loading is None:
+            loading = self._loads[key] = asyncio.ensure_future(_await(self._engine.load(key, directory)))
+        try:
+            await loading
+        except ConveyorError:
+            front_end.models.discard(key)
+            if self._loads.get(key) is loading:
+                del self._loads[key]
+            raise
+
+    async def _unload(self, front_end: _FrontEnd, key: ModelKey) -> None:
+        front_end.models.discard(key)
+        if key in self._loads and not any(key in other.models for other in self._front_ends.values()):
+            del self._loads[key]
+            await self._engine.unload(key)
+
+    def _on_lost(self, front_end: _FrontEnd) -> None:
+        """Its rows are nobody's. Its models stay: it is started again, and will want them."""
+        front_end.channel = None
+        del self._front_ends[front_end.number]
+        if not self._front_ends:
+            self._alone.set()
+        self._engine.cancel(front_end.rows)
+
+    def _on_reply(self, reply: Reply) -> None:
+        if isinstance(reply, ResultBlock):
+            self._observe(reply.report)
+            self._send_results(reply)
+            return
+        owners: dict[int, list[int]] = {}
+        for row_id in reply.ids:
+            owners.setdefault(row_id >> _ID_BITS, []).append(row_id)
+        for number, ids in owners.items():
+            own_ids = [row_id & _OWN_ID for row_id in ids]
+            self._send(number, ids, FailureBlock(reply.model, own_ids, reply.error, reply.message))
+
+    def _send_results(self, results: ResultBlock) -> None:
+        rows = sum(len(front_end.rows) for front_end in self._front_ends.values())
+        for number, block in _by_front_end(results):
+            own = len(self._front_ends[number].rows) if number in self._front_ends else 0
+            report = block.report if rows == own else replace(block.report, rows_elsewhere=rows - own)
+            message = ResultBlock(block.ids & _OWN_ID, block.lengths, block.stepwise, block.arrays, report)
+            self._send(number, block.ids.tolist(), message)
+
+    def _send(self, number: int, ids: list[int], message: Reply) -> None:
+        front_end = self._front_ends.get(number)
+        if front_end is not None and front_end.channel is not None:
+            front_end.rows.difference_update(ids)
+            front_end.channel.send(message)
+
+
+def _by_front_end(block: ResultBlock) -> Iterator[tuple[int, ResultBlock]]:
+    """The rows of a result, a block for each front end; all blocks carry the report of the whole execution."""
+    owners = block.ids >> _ID_BITS
+    if (owners == owners[0]).all():
+        yield int(owners[0]), block
+        return
+    for number in np.unique(owners).tolist():
+        mine: npt.NDArray[np.bool_] = owners == number
+        entries = np.repeat(mine, block.lengths) if block.stepwise else mine
+        yield (
+            number,
+            replace(
+                block,
+                ids=block.ids[mine],
+                lengths=block.lengths[mine],
+                arrays={name: array[entries] for name, array in block.arrays.items()},
+                report=replace(block.report, queue_s=block.report.queue_s[mine]),
+            ),
+        )
+
+
+async def _await(work: Awaitable[None]) -> None:
+    await work

@@ -1,0 +1,118 @@
+"""The engine port on the event loop itself, for a process that does nothing else: no thread, no hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from conveyor.domain import ModelKey
+from conveyor.engine.batching.backlog import BacklogLimits
+from conveyor.engine.batching.policy import BatchLimits
+from conveyor.engine.executors.port import Executor
+from conveyor.engine.loop import EngineLoop
+from conveyor.errors import Unavailable
+from conveyor.wire.messages import FailureBlock, RowBlock
+from conveyor.wire.port import EngineStats, ReplySink
+
+__all__ = ["InlineEngine"]
+
+_log = structlog.get_logger(__name__)
+
+_STOPPED = "the engine has stopped"
+
+ValueT = TypeVar("ValueT")
+
+
+class InlineEngine:
+    """`EnginePort` that gives the event loop to one execution after the other, and to sockets only in between.
+
+    What arrives during an execution could not run before its end anyway; a thread beside it would cost two wake-ups a
+    block and a fight for the interpreter.
+
+    Args:
+        executor: Called on the event loop only.
+        on_lost: Called with the reason if an execution failed in a way that leaves nothing to go on with; every row
+            was answered before.
+    """
+
+    def __init__(
+        self,
+        executor: Executor[Any],
+        backlog_limits: BacklogLimits,
+        batch_limits: BatchLimits,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._executor = executor
+        self._limits = backlog_limits, batch_limits
+        self._on_lost = on_lost
+        self._closed = False
+        self._scheduled = False
+        self._ended = asyncio.Event()
+
+    def connect(self, sink: ReplySink) -> None:
+        """Sets where replies go."""
+        self._event_loop = asyncio.get_running_loop()
+        self._sink = sink
+        self._loop: EngineLoop[Any] = EngineLoop(self._executor, *self._limits, reply=sink, clock=time.monotonic)
+
+    def submit(self, block: RowBlock) -> None:
+        """Queues the rows of a block."""
+        if self._closed:
+            self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, _STOPPED))
+        else:
+            self._loop.submit(block)
+            self._schedule()
+
+    def cancel(self, ids: Collection[int]) -> None:
+        """Drops rows nobody waits for."""
+        self._loop.cancel(ids)
+
+    async def load(self, key: ModelKey, directory: Path) -> None:
+        """Loads and warms a package; nothing else happens meanwhile."""
+        self._do(lambda: self._loop.load(key, directory))
+
+    async def unload(self, key: ModelKey) -> None:
+        """Forgets a model."""
+        self._do(lambda: self._loop.unload(key))
+
+    async def stats(self) -> EngineStats:
+        """The engine as of now."""
+        return self._do(self._loop.stats)
+
+    async def drain(self) -> None:
+        """Finishes what was accepted, refuses what is new."""
+        self._closed = True
+        self._schedule()
+        await self._ended.wait()
+
+    def _do(self, work: Callable[[], ValueT]) -> ValueT:
+        if self._closed:
+            raise Unavailable(_STOPPED)
+        return work()
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._event_loop.call_soon(self._step)
+
+    def _step(self) -> None:
+        """One execution; the loop looks at its sockets before the next."""
+        self._scheduled = False
+        try:
+            self._loop.step()
+        except Exception:
+            _log.exception("the engine failed")
+            self._closed = True
+            self._loop.fail_all("the engine failed; its rows were not computed")
+            self._ended.set()
+            self._on_lost("the engine was lost")
+            return
+        if not self._loop.idle:
+            self._schedule()
+        elif self._closed:
+            self._ended.set()

@@ -1,0 +1,56 @@
+"""The one way out of the engine: every row that is worked on leaves in exactly one reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from conveyor.domain import ModelKey
+from conveyor.engine.batching.backlog import Row
+from conveyor.errors import Internal
+from conveyor.wire.messages import FailureBlock, Reply
+
+__all__ = ["Outbox"]
+
+_log = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """Sends replies, and knows the rows that are in no queue while they are worked on, and not yet answered.
+
+    Args:
+        reply: Takes each answer; must not block.
+    """
+
+    def __init__(self, reply: Callable[[Reply], None]) -> None:
+        self._reply = reply
+        self._under_way: dict[int, ModelKey] = {}
+
+    def work_on(self, model: ModelKey, rows: Sequence[Row]) -> None:
+        """These rows, and no others, are in an execution from now on."""
+        self._under_way = {row.id: model for row in rows}
+
+    def put_down(self) -> None:
+        """No row is in an execution any more: what was not answered stands in a queue or in a lane."""
+        self._under_way.clear()
+
+    def under_way(self, model: ModelKey) -> list[int]:
+        """The rows in an execution that are not answered."""
+        return [row_id for row_id, running in self._under_way.items() if running == model]
+
+    def send(self, reply: Reply) -> None:
+        """An answer leaves."""
+        for row_id in reply.ids if isinstance(reply, FailureBlock) else reply.ids.tolist():
+            self._under_way.pop(row_id, None)
+        self._reply(reply)
+
+    def fail(self, model: ModelKey, ids: Sequence[int], error: type[Exception], message: str) -> None:
+        """Rows end without an answer, if there are any."""
+        if ids:
+            self.send(FailureBlock(model, ids, error.__name__, message))
+
+    def report_fault(self, model: ModelKey, rows: Sequence[Row], error: Exception) -> None:
+        """Fails rows for whatever an executor raised; the engine goes on."""
+        _log.error("rows failed", model=model.name, version=model.version, rows=len(rows), exc_info=error)
+        self.fail(model, [row.id for row in rows], Internal, "the model failed on this input")

@@ -1,0 +1,125 @@
+"""Several engines as one: rows go to whichever has least to do, models to all, and engines come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from conveyor.domain import ModelKey
+from conveyor.errors import Unavailable
+from conveyor.wire.messages import FailureBlock, RowBlock
+from conveyor.wire.port import EnginePort, EngineStats, ReplySink
+
+__all__ = ["EngineFleet", "Member"]
+
+_NONE_LEFT = "no engine is running; it is being started again"
+
+# Rows that stay together: with fewer in each engine, the batches there would be small and dear.
+_ROWS_TOGETHER = 16
+
+KeyT = TypeVar("KeyT")
+
+
+class Member(EnginePort, Protocol):
+    """An engine of a fleet."""
+
+    @property
+    def outstanding(self) -> int:
+        """Rows it has not answered yet."""
+
+
+class EngineFleet:
+    """`EnginePort` over the engines that live. Event loop only.
+
+    Args:
+        on_available: Told False when the last engine is lost, and True when one is back with every model.
+    """
+
+    def __init__(self, on_available: Callable[[bool], None]) -> None:
+        self._on_available = on_available
+        self._members: list[Member] = []
+        self._models: dict[ModelKey, Path] = {}
+        self._change = asyncio.Lock()
+
+    async def attach(self, member: Member) -> None:
+        """Puts an engine to work, after it has loaded what the others have.
+
+        Raises:
+            ConveyorError: It was lost meanwhile, or could not load a model.
+        """
+        member.connect(self._sink)
+        async with self._change:
+            for key, directory in self._models.items():
+                await member.load(key, directory)
+            # Raises for one that was lost since; from here on, losing it detaches it.
+            await member.stats()
+            self._members.append(member)
+        if len(self._members) == 1:
+            self._on_available(True)
+
+    def detach(self, member: Member) -> None:
+        """Forgets an engine that was lost."""
+        if member in self._members:
+            self._members.remove(member)
+            if not self._members:
+                self._on_available(False)
+
+    def connect(self, sink: ReplySink) -> None:
+        """Sets where replies go."""
+        self._sink = sink
+
+    def submit(self, block: RowBlock) -> None:
+        """Sends rows to the engines that have least to do."""
+        if not self._members:
+            self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, _NONE_LEFT))
+        elif len(self._members) == 1:
+            self._members[0].submit(block)
+        else:
+            for first in range(0, len(block.ids), _ROWS_TOGETHER):
+                piece = block.rows(first, first + _ROWS_TOGETHER)
+                min(self._members, key=lambda member: member.outstanding).submit(piece)
+
+    def cancel(self, ids: Collection[int]) -> None:
+        """Drops rows nobody waits for."""
+        for member in self._members:
+            member.cancel(ids)
+
+    async def load(self, key: ModelKey, directory: Path) -> None:
+        """Loads a package on every engine."""
+        async with self._change:
+            if not self._members:
+                raise Unavailable(_NONE_LEFT)
+            await asyncio.gather(*(member.load(key, directory) for member in self._members))
+            self._models[key] = directory
+
+    async def unload(self, key: ModelKey) -> None:
+        """Forgets a model on every engine."""
+        async with self._change:
+            self._models.pop(key, None)
+            await asyncio.gather(*(member.unload(key) for member in self._members))
+
+    async def stats(self) -> EngineStats:
+        """All engines together; what each kind of work costs is told by the first of them."""
+        asked = await asyncio.gather(*(member.stats() for member in self._members), return_exceptions=True)
+        # One that is lost meanwhile is no reason not to hear the others.
+        found = [stats for stats in asked if isinstance(stats, EngineStats)]
+        if not found:
+            raise Unavailable(_NONE_LEFT)
+        return replace(
+            found[0],
+            queued_rows=_sum([stats.queued_rows for stats in found]),
+            device_memory_bytes=_sum([stats.device_memory_bytes for stats in found]),
+            engines=sum(stats.engines for stats in found),
+        )
+
+    async def drain(self) -> None:
+        """Waits for the rows that were accepted, then leaves all engines."""
+        await asyncio.gather(*(member.drain() for member in self._members))
+
+
+def _sum(counts: list[Mapping[KeyT, int]]) -> dict[KeyT, int]:
+    keys = {key for count in counts for key in count}
+    return {key: sum(count.get(key, 0) for count in counts) for key in keys}

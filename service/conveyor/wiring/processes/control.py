@@ -1,0 +1,107 @@
+"""What the process that watches and the others tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from conveyor.telemetry.merge import Family
+from conveyor.wire.codec import Codec
+
+__all__ = [
+    "CONTROL",
+    "Begin",
+    "Collect",
+    "Collected",
+    "Drain",
+    "Failed",
+    "Open",
+    "Page",
+    "Ready",
+    "Role",
+    "Scrape",
+]
+
+
+class Role(StrEnum):
+    """What a process is for."""
+
+    FRONT_END = "front end"
+    ENGINE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To a new process: what it is.
+
+    settings: `ServeSettings` as JSON.
+    http_fd: the listening socket that a front end inherits; None for an engine.
+    grpc_port: the port that the server holds for its front ends.
+    """
+
+    role: Role
+    settings: str
+    http_fd: int | None
+    grpc_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a front end: its models answer. From an engine: it has its device.
+
+    models: a line for each version, whether it serves or not.
+    """
+
+    device: str
+    models: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From any: it can't begin or go on, and starting it again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """To any: the server takes requests from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """To any: answer what was accepted, then end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """To any: tell what was counted. number: repeated by the answer."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """From any: what it counted."""
+
+    number: int
+    families: Sequence[Family]
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """From a front end: somebody asked it for the metrics of the server."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """To that front end: the metrics of all processes, as text."""
+
+    number: int
+    text: bytes
+
+
+CONTROL = Codec([Begin, Ready, Failed, Open, Drain, Collect, Collected, Scrape, Page])

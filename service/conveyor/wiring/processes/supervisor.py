@@ -1,0 +1,212 @@
+"""The process that owns the server's sockets, starts its other processes, and starts again what is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import structlog
+import uvloop
+
+from conveyor.api.rest.server import HttpServer
+from conveyor.settings import ServeSettings
+from conveyor.telemetry.merge import Family, lasting, merged, render
+from conveyor.telemetry.metrics import Metrics
+from conveyor.wiring.doors import bind, bind_shared, open_metrics_door
+from conveyor.wiring.processes.child_process import ChildProcess
+from conveyor.wiring.processes.control import Begin, Collect, Collected, Drain, Failed, Open, Page, Ready, Role, Scrape
+from conveyor.wiring.processes.handover import hand_over
+from conveyor.wiring.serving import LAST_WRITES_S, on_signals, say, say_addresses, say_failure
+
+__all__ = ["supervise"]
+
+_log = structlog.get_logger(__name__)
+
+# A process that was lost is started again; if that happens too often, something is wrong that starting can't mend.
+_MOST_RESTARTS = 5
+_RESTARTS_WITHIN_S = 60.0
+
+# How long a process may take to tell what it counted; one that is busy for longer is shown as it last was.
+_COLLECT_WITHIN_S = 2.0
+
+# After the grace: for the last answers to be written and the processes to end.
+_END_WITHIN_S = 3 * LAST_WRITES_S
+
+_QUEUED_CONNECTIONS = 2048
+
+
+def supervise(settings: ServeSettings, front_ends: int, engines: int) -> int:
+    """Runs the server until SIGTERM or SIGINT; returns the exit code."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Supervisor(settings).run(front_ends, engines))
+
+
+class _Supervisor:
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._children: list[ChildProcess] = []
+        self._watching: set[asyncio.Task[None]] = set()
+        self._losses: deque[float] = deque(maxlen=_MOST_RESTARTS)
+        self._stop = asyncio.Event()
+        self._failure: str | None = None
+        self._open = False
+        self._ready = asyncio.Event()
+        self._metrics = Metrics()
+        self._retired: Sequence[Family] = ()
+        self._numbers = itertools.count()
+        self._collecting: dict[int, asyncio.Future[None]] = {}
+
+    async def run(self, front_ends: int, engines: int) -> int:
+        """Starts the processes, watches them, and ends them."""
+        began = time.monotonic()
+        on_signals(self._stop)
+        settings = self._settings
+        try:
+            http = bind_shared(settings.host, settings.http_port, front_ends)
+            # Held and never listened on: gRPC makes sockets of its own, and needs the port kept for them.
+            grpc = bind_shared(settings.host, settings.grpc_port, 1)
+            metrics = bind(settings.host, settings.metrics_port)
+        except OSError as error:
+            return say_failure(f"cannot listen on {error.strerror or error}")
+        self._grpc_port = grpc[0].getsockname()[1]
+        for listener in http:
+            # From now on connections wait here for their front end, also while one is started again.
+            listener.listen(_QUEUED_CONNECTIONS)
+        for _ in range(engines):
+            await self._start(Role.ENGINE, None)
+        for listener in http:
+            await self._start(Role.FRONT_END, listener)
+        metrics_door = await open_metrics_door(self._page, metrics)
+        say_addresses(settings.host, http[0].getsockname()[1], self._grpc_port, metrics.getsockname()[1])
+        ready = asyncio.ensure_future(self._let_in(began))
+        await self._stop.wait()
+        ready.cancel()
+        await self._end(metrics_door)
+        if self._failure is not None:
+            return say_failure(self._failure)
+        say("stopped")
+        return 0
+
+    async def _let_in(self, began: float) -> None:
+        """Once every front end is ready, opens them together: until then one might refuse what another answers."""
+        while not all(child.ready for child in self._front_ends()):
+            await self._ready.wait()
+            self._ready.clear()
+        first = next(child.ready for child in self._front_ends() if child.ready)
+        say(f"  device   {first.device}")
+        for line in first.models:
+            say(line)
+        self._open = True
+        for child in self._children:
+            child.send(Open())
+        say(f"ready after {time.monotonic() - began:.1f} s")
+
+    async def _start(self, role: Role, listener: socket.socket | None) -> None:
+        child = ChildProcess(role, listener)
+        begin = Begin(
+            role,
+            self._settings.model_dump_json(),
+            listener.fileno() if listener is not None else None,
+            self._grpc_port,
+        )
+        pid = await child.start(begin, self._on_message)
+        _log.info("a process of the server was started", role=role.value, pid=pid)
+        if self._open and role is Role.ENGINE:
+            child.send(Open())
+        for other in self._children:
+            if other.role is not role:
+                one, another = socket.socketpair()
+                hand_over(child.given, one)
+                hand_over(other.given, another)
+        self._children.append(child)
+        task = asyncio.ensure_future(self._watch(child))
+        self._watching.add(task)
+        task.add_done_callback(self._watching.discard)
+
+    async def _watch(self, child: ChildProcess) -> None:
+        """Waits for a process to end, and starts another in its place if it should not have."""
+        code = await child.ended()
+        self._children.remove(child)
+        self._retired = merged([self._retired, lasting(child.families)])
+        if self._stop.is_set():
+            return
+        if child.failure is not None:
+            self._fail(child.failure)
+            return
+        now = time.monotonic()
+        _log.error("a process of the server was lost", role=child.role.value, exit_code=code)
+        if len(self._losses) == _MOST_RESTARTS and now - self._losses[0] < _RESTARTS_WITHIN_S:
+            self._fail(f"processes were lost {_MOST_RESTARTS + 1} times within {_RESTARTS_WITHIN_S:.0f} s; see the log")
+            return
+        self._losses.append(now)
+        await self._start(child.role, child.listener)
+
+    def _fail(self, reason: str) -> None:
+        if self._failure is None:
+            self._failure = reason
+        self._stop.set()
+
+    def _on_message(self, child: ChildProcess, message: object) -> None:
+        match message:
+            case Ready():
+                child.ready = message
+                self._ready.set()
+                if self._open:
+                    child.send(Open())
+            case Failed(reason):
+                child.failure = reason
+            case Collected(number, families):
+                child.families = families
+                future = self._collecting.get(number)
+                if future is not None and not future.done():
+                    future.set_result(None)
+            case Scrape(number):
+                task = asyncio.ensure_future(self._answer(child, number))
+                self._watching.add(task)
+                task.add_done_callback(self._watching.discard)
+
+    async def _answer(self, child: ChildProcess, number: int) -> None:
+        child.send(Page(number, await self._page()))
+
+    async def _page(self) -> bytes:
+        """The metrics of all processes, the ended ones included."""
+        asked = []
+        for child in self._children:
+            number = next(self._numbers)
+            self._collecting[number] = asyncio.get_running_loop().create_future()
+            asked.append(number)
+            child.send(Collect(number))
+        if asked:
+            await asyncio.wait([self._collecting[number] for number in asked], timeout=_COLLECT_WITHIN_S)
+        for number in asked:
+            del self._collecting[number]
+        return render(merged([self._metrics.snapshot(), self._retired, *(child.families for child in self._children)]))
+
+    async def _end(self, metrics_door: HttpServer) -> None:
+        """Lets the front ends answer what they have, then ends the engines; whoever does not end is killed."""
+        if self._failure is None:
+            say("draining: requests in flight are answered, new ones refused")
+        for child in self._front_ends():
+            child.send(Drain())
+        grace_s = self._settings.drain_timeout if self._open else 0.0
+        await self._gone(self._front_ends(), grace_s + _END_WITHIN_S)
+        for child in self._children:
+            child.send(Drain())
+        await self._gone(list(self._children), _END_WITHIN_S)
+        await metrics_door.stop(LAST_WRITES_S)
+
+    async def _gone(self, children: Iterable[ChildProcess], within_s: float) -> None:
+        deadline = time.monotonic() + within_s
+        for child in list(children):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.ended(), max(deadline - time.monotonic(), 0.0))
+            child.kill()
+            await child.ended()
+
+    def _front_ends(self) -> Sequence[ChildProcess]:
+        return [child for child in self._children if child.role is Role.FRONT_END]
