@@ -16,7 +16,7 @@ from conveyor.features.characters import character_spans
 from conveyor.features.normalise import MAX_TOKEN_CODE_POINTS, normalise, shape
 from conveyor.features.subwords import SubwordTokenizer
 from conveyor.features.vocabulary import UNKNOWN, Vocabulary
-from conveyor.features.words import word_spans
+from conveyor.features.words import word_spans, words
 from conveyor.spec import ColumnSpec, TextSpec
 
 __all__ = ["EncodedText", "TextEncoder", "count_entries"]
@@ -25,6 +25,9 @@ _SPANS: Final[Mapping[str, Callable[[str], list[tuple[int, int]]]]] = {
     "word": word_spans,
     "character": character_spans,
 }
+
+# Where only the tokens are asked for and finding them is cheaper than finding where they stand.
+_TOKENS: Final[Mapping[str, Callable[[str], list[str]]]] = {"word": words}
 _END: Final = "</s>"
 _MAX_CACHED_TOKENS: Final = 65_536
 
@@ -56,13 +59,16 @@ class TextEncoder:
         if isinstance(encoding, SubwordTokenizer) != (spec.tokenizer == "subword"):
             raise TypeError(f"tokenizer {spec.tokenizer!r} does not go with a {type(encoding).__name__}")
         self._encode: Callable[[str], EncodedText]
+        self._tokens: Callable[[str], list[str]] | None
         self._encode_tokens: Callable[[Sequence[str]], npt.NDArray[np.int32]]
         if isinstance(encoding, SubwordTokenizer):
             self._subwords = encoding
+            self._tokens = None
             self._encode = self._encode_subwords
             self._encode_tokens = self._first_subwords
         else:
             self._spans = _SPANS[spec.tokenizer]
+            self._tokens = _TOKENS.get(spec.tokenizer)
             self._lookup = _Lookup(spec.columns, encoding)
             self._encode = self._encode_spans
             self._encode_tokens = self._lookup.rows
@@ -81,6 +87,12 @@ class TextEncoder:
     def encode(self, text: str) -> EncodedText:
         """Splits a text into tokens and encodes them; a text without tokens gives zero steps."""
         return self._encode(text)
+
+    def encode_ids(self, text: str) -> npt.NDArray[np.int32]:
+        """The ids that `encode` gives, int32 [steps, columns], where nobody asks where the tokens stand."""
+        if self._tokens is None:
+            return self._encode(text).ids
+        return self._lookup.rows(self._tokens(text))
 
     def encode_tokens(self, tokens: Sequence[str]) -> EncodedText:
         """Encodes given tokens, one step each; offsets are into the tokens joined by one space.
@@ -113,24 +125,25 @@ class _Lookup:
         self._num_columns = len(columns)
         self._columns = [(_entry_of(column), vocabulary.ids(column.name)) for column in columns]
         self._bigram_column = next((i for i, column in enumerate(columns) if column.kind == "bigram"), None)
-        self._cache: dict[str, tuple[int, ...]] = {}
+        # As int32 in the machine's order, so that a text is one join.
+        self._cache: dict[str, bytes] = {}
 
     def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """int32 [len(tokens), columns]."""
         cache = self._cache
-        flat: list[int] = []
-        for token in tokens:
-            flat += cache.get(token) or self._ids(token)
-        ids = np.array(flat, np.int32).reshape(len(tokens), self._num_columns)
+        # A bytearray, for an array that can be written to.
+        found = bytearray().join([cache.get(token) or self._ids(token) for token in tokens])
+        ids = np.frombuffer(found, np.int32).reshape(len(tokens), self._num_columns)
         if self._bigram_column is not None:
             known = self._columns[self._bigram_column][1]
             bigrams = (known.get(bigram, UNKNOWN) for bigram in _bigrams(tokens))
             ids[:, self._bigram_column] = np.fromiter(bigrams, np.int32, len(tokens))
         return ids
 
-    def _ids(self, token: str) -> tuple[int, ...]:
+    def _ids(self, token: str) -> bytes:
         normalised = normalise(token)
-        ids = tuple(known.get(entry(normalised), UNKNOWN) for entry, known in self._columns)
+        columns = [known.get(entry(normalised), UNKNOWN) for entry, known in self._columns]
+        ids = np.array(columns, np.int32).tobytes()
         if len(token) <= MAX_TOKEN_CODE_POINTS:  # else a few giant tokens could hold much memory
             if len(self._cache) >= _MAX_CACHED_TOKENS:
                 self._cache.clear()

@@ -32,7 +32,7 @@ class SentimentCodec:
 
     def encode(self, text: str) -> tuple[Inputs, None]:
         """The row of a text."""
-        return self._encoder.encode(text).ids, None
+        return self._encoder.encode_ids(text), None
 
     def decode(self, _: None, result: RowResult) -> Sentiment:
         """The answer; `result["probabilities"]` is float32 [1, labels]."""

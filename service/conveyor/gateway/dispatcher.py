@@ -37,6 +37,11 @@ class _Waiter:
     done: asyncio.Future[None]
     call: Call
 
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if not self.done.done():
+            self.done.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
+
 
 @dataclass(slots=True, eq=False)
 class _Row:
@@ -95,20 +100,18 @@ class Dispatcher:
             model,
             [_Row(row_id, call.deadline, call.priority, ids[0], row) for row_id, row in zip(ids, rows, strict=True)],
         )
+        timer = None
+        if math.isfinite(call.deadline):
+            timer = loop.call_later(max(0.0, call.deadline - self._clock()), waiter.expire)
         try:
-            async with asyncio.timeout(self._remaining_s(call.deadline)):
-                await waiter.done
-        except TimeoutError as error:
-            raise DeadlineExceeded("the deadline passed before the answer was ready") from error
+            await waiter.done
         finally:
+            if timer is not None:
+                timer.cancel()
             waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
             if waiting:
                 self._engine.cancel(waiting)
         return [result for result in waiter.results if result is not None]
-
-    def _remaining_s(self, deadline: float) -> float | None:
-        """Seconds to wait at most, None for no bound; never negative, so that a late call still yields once."""
-        return None if math.isinf(deadline) else max(0.0, deadline - self._clock())
 
     def _post(self, model: ModelKey, rows: Sequence[_Row]) -> None:
         if not self._outboxes:

@@ -65,9 +65,8 @@ class _TextModel(nn.Module):
         embedded: Tensor = self.dropout(self.embeddings(inputs))
         return embedded
 
-    def _encode(self, ids: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> tuple[Tensor, Tensor]:
-        encoded: tuple[Tensor, Tensor] = self.recurrent(self.embed(ids), lengths, stairs)
-        return encoded
+    def _encode(self, ids: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> Tensor:
+        return self.recurrent.outputs(self.embed(ids), lengths, stairs)
 
 
 class SequenceClassifier(_TextModel):
@@ -85,29 +84,30 @@ class SequenceClassifier(_TextModel):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids: int32 [rows, steps, columns]; lengths: int64 [rows] → logits: float32 [rows, labels]."""
-        return self._score(*self._encode(ids, lengths), lengths)
+        return self._score(self._encode(ids, lengths), lengths)
 
-    def _score(self, outputs: Tensor, final: Tensor, lengths: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.dropout(self._pool(outputs, final, lengths)))
+    def _score(self, outputs: Tensor, lengths: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self._pool(outputs, lengths)))
         return logits
 
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
         """`probabilities`: float32 [rows, labels]. Arguments as in `forward` and `RecurrentStack.forward`."""
-        return self.read_out(*self._encode(inputs, lengths, stairs), lengths)
+        return self.read_out(self._encode(inputs, lengths, stairs), lengths)
 
-    def read_out(self, outputs: Tensor, final: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layers put out."""
-        return {"probabilities": torch.softmax(self._score(outputs, final, lengths), dim=-1)}
+        return {"probabilities": torch.softmax(self._score(outputs, lengths), dim=-1)}
 
-    def _pool(self, outputs: Tensor, final: Tensor, lengths: Tensor) -> Tensor:
+    def _pool(self, outputs: Tensor, lengths: Tensor) -> Tensor:
+        rows, steps, width = outputs.shape
         if self.spec.pooling == "last":
-            return final
-        steps = outputs.shape[1]
+            return self.recurrent.final(outputs, lengths)
         if steps == 0:
-            return torch.zeros_like(final)
+            return outputs.new_zeros(rows, width)
         inside = (torch.arange(steps, device=lengths.device) < lengths[:, None])[..., None]
         if self.spec.pooling == "max":
-            highest = outputs.masked_fill(~inside, -torch.inf).amax(dim=1)
+            # Added, which is faster than filling in: nothing that is finite is above it.
+            highest = (outputs + torch.where(inside, 0.0, -torch.inf)).amax(dim=1)
             return torch.where(lengths[:, None] > 0, highest, 0.0)
         # how a sum is split depends on the padding; in float64 that difference is gone after rounding
         total = outputs.masked_fill(~inside, 0.0).sum(dim=1, dtype=torch.float64)
@@ -126,8 +126,7 @@ class SequenceTagger(_TextModel):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids: int32 [rows, steps, columns]; lengths: int64 [rows] → emissions: float32 [rows, steps, labels]."""
-        outputs, _ = self._encode(ids, lengths)
-        emissions: Tensor = self.head(self.dropout(outputs))
+        emissions: Tensor = self.head(self.dropout(self._encode(ids, lengths)))
         return emissions
 
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
@@ -137,9 +136,9 @@ class SequenceTagger(_TextModel):
         of each step and its softmax. Both mean nothing past a row's length. Arguments as in `forward` and
         `RecurrentStack.forward`.
         """
-        return self.read_out(*self._encode(inputs, lengths, stairs), lengths)
+        return self.read_out(self._encode(inputs, lengths, stairs), lengths)
 
-    def read_out(self, outputs: Tensor, _: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layers put out."""
         emissions: Tensor = self.head(outputs)
         if self.crf is None:
@@ -156,7 +155,7 @@ class SequenceTagger(_TextModel):
 
         Takes one step at least; means nothing past a row's length.
         """
-        emissions: Tensor = self.head(self._encode(inputs, lengths)[0])
+        emissions: Tensor = self.head(self._encode(inputs, lengths))
         return torch.softmax(emissions, dim=-1) if self.crf is None else self.crf.marginals(emissions, lengths)
 
 
@@ -184,8 +183,7 @@ class SeriesForecaster(nn.Module):
         Returns:
             float32 [rows, origins, horizon, targets, 1 + quantiles], as `predict` gives for a row that ends there.
         """
-        outputs, _ = self.recurrent(x, lengths)
-        return self._forecast(outputs[:, steps])
+        return self._forecast(self.recurrent.outputs(x, lengths)[:, steps])
 
     def embed(self, inputs: Tensor) -> Tensor:
         """float32 [rows, steps, width], as it is: what the first recurrent layer takes."""
@@ -194,12 +192,11 @@ class SeriesForecaster(nn.Module):
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
         """`forecast`: float32 [rows, horizon, targets, 1 + quantiles], the mean first, then the levels ascending as in
         the description; standardised. inputs: float32 [rows, steps, width]; lengths: int64 [rows]."""
-        outputs, final = self.recurrent(inputs, lengths, stairs)
-        return self.read_out(outputs, final, lengths)
+        return self.read_out(self.recurrent.outputs(inputs, lengths, stairs), lengths)
 
-    def read_out(self, _: Tensor, final: Tensor, __: Tensor) -> dict[str, Tensor]:
+    def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layer puts out."""
-        return {"forecast": self._forecast(final)}
+        return {"forecast": self._forecast(self.recurrent.final(outputs, lengths))}
 
     def _forecast(self, states: Tensor) -> Tensor:
         outputs: Tensor = self.head(self.dropout(states))

@@ -97,6 +97,11 @@ class RecurrentStack(nn.Module):
         self.fewest_rows = fewest_rows
 
     def forward(self, x: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> tuple[Tensor, Tensor]:
+        """What the last layer puts out, and the states in which it ends: `outputs` and `final`."""
+        outputs = self.outputs(x, lengths, stairs)
+        return outputs, self.final(outputs, lengths)
+
+    def outputs(self, x: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> Tensor:
         """Runs all layers.
 
         Args:
@@ -107,16 +112,14 @@ class RecurrentStack(nn.Module):
                 default all rows together. The outcome does not depend on it, the work does.
 
         Returns:
-            outputs: [rows, steps, output_size], meaningless past a row's length.
-            final: [rows, output_size], the last layer's output at each row's last step, and for the backward direction
-                at its first, where that direction ends. Zeros for a row without steps.
+            [rows, steps, output_size], meaningless past a row's length.
         """
         for number, layer in enumerate(self.layers):
             assert isinstance(layer, nn.ModuleDict)
             if number:
                 x = self.dropout(x)
             x = self._run_layer(layer, x, lengths, _calls(x, stairs))
-        return x, self.final(x, lengths)
+        return x
 
     def _run_layer(self, layer: nn.ModuleDict, x: Tensor, lengths: Tensor, calls: Sequence[tuple[int, int]]) -> Tensor:
         ahead = self._run_direction(layer["forwards"], x, calls)
@@ -162,7 +165,8 @@ class RecurrentStack(nn.Module):
         return outputs[:rows], _first_rows(after, rows)
 
     def final(self, outputs: Tensor, lengths: Tensor) -> Tensor:
-        """A cell's output is its hidden state, so the final states are outputs at the steps where directions end."""
+        """The last layer's output at each row's last step, and for the backward direction at its first, where that
+        direction ends: [rows, output_size], zeros for a row without steps. A cell's output is its hidden state."""
         rows, steps, _ = outputs.shape
         if steps == 0:
             return outputs.new_zeros(rows, self.output_size)

@@ -130,7 +130,7 @@ def read_out(model: TaskModel, scan: RowScan) -> dict[str, Tensor]:
     """The result of a row that is done, as `predict` gives it for a batch of this row alone."""
     outputs = scan.outputs()[None]
     lengths = torch.tensor([outputs.shape[1]], device=outputs.device)
-    return model.read_out(outputs, model.recurrent.final(outputs, lengths), lengths)
+    return model.read_out(outputs, lengths)
 
 
 def _join(states: Sequence[State | None], x: Tensor, model: TaskModel, rows: int) -> State:

@@ -179,3 +179,14 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) 
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(PackageError, match=r"tokenizer\.json: is no tokenizer"):
         TextEncoder.load(SUBWORDS, tmp_path)
+
+
+@pytest.mark.parametrize("spec", [WORDS, LOWER, CHARACTERS], ids=["columns", "lower", "characters"])
+@given(text=st.text(st.sampled_from("ab Z.'n t-<br>!?1,:)(好\u3000\n\U0001f600"), max_size=60))
+def test_ids_alone_are_those_that_come_with_offsets(spec: TextSpec, text: str) -> None:
+    """What a classifier reads is what a tagger would, of any text."""
+    encoder = encoder_of(spec, "a b n't 好 <br> 1,1")
+    alone, encoded = encoder.encode_ids(text), encoder.encode(text).ids
+
+    assert (alone.dtype, alone.shape) == (encoded.dtype, encoded.shape)
+    assert encoded.tolist() == alone.tolist()
