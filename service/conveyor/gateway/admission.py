@@ -18,6 +18,7 @@ __all__ = ["Admission"]
 _STEPS_PER_SIZE = 1.0
 _LEARNING_RATE = 0.1
 _LONGEST_RETRY_S = 60.0
+_WORTH_COUNTING_S = 0.02
 # Where more waits than one batch holds, rows like the most urgent one go with it, also those that came later: a row
 # waits for up to twice what is due before it.
 _OVERTAKEN = 2.0
@@ -45,6 +46,11 @@ class _Accepted:
     rows: int
     seconds: float
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether a part of it worth counting may be served after what is due later."""
+        return not self.by_deadline and self.seconds > _WORTH_COUNTING_S
+
 
 class Admission:
     """Counts rows, and their size in code points or values, of the requests in flight. Event loop only.
@@ -64,6 +70,9 @@ class Admission:
         # In the order of their coming, so that sums are the same whenever they are formed.
         self._accepted: dict[_Accepted, None] = {}
         self._seconds = 0.0
+        # No request in flight is due later; and how many of them are served in pieces over a time.
+        self._latest_due = -math.inf
+        self._spread = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._step_s: dict[ModelKey, float] = {}
@@ -136,6 +145,8 @@ class Admission:
         self._rows += rows
         self._size += size
         self._seconds += seconds
+        self._latest_due = max(self._latest_due, request.due)
+        self._spread += request.is_spread
         self._idle.clear()
         promised = _CLOSE * (deadline - now) < reckoned_s <= deadline - now
         try:
@@ -152,9 +163,11 @@ class Admission:
             self._rows -= rows
             self._size -= size
             self._seconds -= seconds
+            self._spread -= request.is_spread
             if not self._accepted:
                 # Also where rounding has left a trace.
                 self._seconds = 0.0
+                self._latest_due = -math.inf
                 self._idle.set()
 
     def _ahead_s(self, now: float, deadline: float, seconds: float, rows: int, batch_s: float) -> float:
@@ -169,6 +182,10 @@ class Admission:
             return stretch * (crowd * seconds_ahead + batch_s * batches)
 
         if now + wait_s(self._rows, self._seconds) + seconds <= deadline:
+            return wait_s(self._rows, self._seconds)
+        if self._latest_due <= deadline and not self._spread:
+            # All of it is due before, as it is where callers are equally patient. Under overload most requests get
+            # here, and to look at each that is in flight would take longer than to read the request.
             return wait_s(self._rows, self._seconds)
         rows_ahead = seconds_ahead = 0.0
         for request in self._accepted:
