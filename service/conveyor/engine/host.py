@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError
 from conveyor.wire.channel import Channel
 from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, EngineStats
@@ -113,7 +112,8 @@ class EngineHost:
     async def _answer(self, front_end: _FrontEnd, number: int, work: Awaitable[EngineStats | None]) -> None:
         try:
             answer = Answered(number, stats=await work)
-        except ConveyorError as error:
+        except Exception as error:
+            # Whatever it is: who asked must not wait for ever.
             answer = Answered(number, fault=Fault.of(error))
         if front_end.channel is not None:
             front_end.channel.send(answer)
@@ -125,7 +125,7 @@ class EngineHost:
             loading = self._loads[key] = asyncio.ensure_future(_await(self._engine.load(key, directory)))
         try:
             await loading
-        except ConveyorError:
+        except Exception:
             front_end.models.discard(key)
             if self._loads.get(key) is loading:
                 del self._loads[key]
@@ -174,6 +174,9 @@ class EngineHost:
 
 def _by_front_end(block: ResultBlock) -> Iterator[tuple[int, ResultBlock]]:
     """The rows of a result, a block for each front end; all blocks carry the report of the whole execution."""
+    if len(block.ids) == 0:
+        # Every row of the execution failed, and is told so in a block of its own.
+        return
     owners = block.ids >> _ID_BITS
     if (owners == owners[0]).all():
         yield int(owners[0]), block

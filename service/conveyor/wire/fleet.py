@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import structlog
+
 from conveyor.domain import ModelKey
-from conveyor.errors import Unavailable
+from conveyor.errors import PackageError, Unavailable
 from conveyor.wire.messages import FailureBlock, RowBlock
 from conveyor.wire.port import EnginePort, EngineStats, ReplySink
 
 __all__ = ["EngineFleet", "Member"]
+
+_log = structlog.get_logger(__name__)
 
 _NONE_LEFT = "no engine is running; it is being started again"
 
@@ -53,7 +57,11 @@ class EngineFleet:
         member.connect(self._sink)
         async with self._change:
             for key, directory in self._models.items():
-                await member.load(key, directory)
+                try:
+                    await member.load(key, directory)
+                except PackageError as error:
+                    # The others still serve; rows of this one fail there.
+                    _log.error("an engine that was started refused a model", model=key.name, reason=error.message)
             # Raises for one that was lost since; from here on, losing it detaches it.
             await member.stats()
             self._members.append(member)

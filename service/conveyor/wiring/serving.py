@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from conveyor.errors import PackageError, Problem, Unavailable
+from conveyor.errors import ConveyorError, PackageError, Problem
 from conveyor.gateway.catalogue import State
 from conveyor.settings import ServeSettings
 from conveyor.wiring.core import Core
@@ -70,7 +70,7 @@ async def refresh_for_ever(core: Core) -> None:
     while True:
         await asyncio.sleep(_REFRESH_EVERY_S)
         # Lost, and started again by whoever watches.
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(ConveyorError):
             await core.refresh()
 
 

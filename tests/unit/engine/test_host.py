@@ -17,7 +17,7 @@ from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import BacklogLimits
 from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.host import EngineHost
-from conveyor.errors import NotFound, PackageError, Problem, Unavailable
+from conveyor.errors import Internal, NotFound, PackageError, Problem, Unavailable
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
 from conveyor.wire.fleet import EngineFleet
@@ -25,7 +25,7 @@ from conveyor.wire.messages import BatchReport, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, ReplySink
 from conveyor.wire.remote import RemoteEngine
 from support.engines import HostedEngine
-from support.executors import SummingExecutor
+from support.executors import NOT_FINITE, SummingExecutor
 
 pytestmark = pytest.mark.anyio
 
@@ -271,3 +271,11 @@ async def test_answers_tell_each_front_end_how_much_the_others_have_waiting() ->
     await asyncio.wait([theirs])
     await asyncio.gather(*(engine.drain() for engine in engines))
     await host.close()
+
+
+async def test_a_row_without_a_finite_result_fails_alone_and_the_engine_goes_on(callers: list[Caller]) -> None:
+    """Also where it was the only row of its batch."""
+    for _ in range(2):
+        with pytest.raises(Internal):
+            await callers[0].sums([NOT_FINITE])
+        assert [[3.0]] == await callers[1].sums([3])

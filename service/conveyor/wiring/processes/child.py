@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 
@@ -44,6 +45,9 @@ async def _run(control: socket.socket, given: socket.socket) -> int:
 
 
 def _main() -> None:
+    # An ordered stop is the watching process's to begin, also where a signal goes to every process of the server.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     control, given = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_run(control, given))

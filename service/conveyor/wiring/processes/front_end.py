@@ -7,7 +7,7 @@ import socket
 
 import structlog
 
-from conveyor.errors import ConveyorError, PackageError
+from conveyor.errors import ConveyorError, PackageError, Unavailable
 from conveyor.lifecycle.phase import Phase
 from conveyor.settings import ServeSettings
 from conveyor.wire.fleet import EngineFleet
@@ -22,6 +22,8 @@ from conveyor.wiring.serving import drain, freeze, model_lines, refresh_for_ever
 __all__ = ["run_front_end"]
 
 _log = structlog.get_logger(__name__)
+
+_AGAIN_AFTER_S = 1.0
 
 
 async def run_front_end(member: Membership, begin: Begin, settings: ServeSettings, engines: socket.socket) -> int:
@@ -64,13 +66,18 @@ async def run_front_end(member: Membership, begin: Begin, settings: ServeSetting
 
 async def _load(core: Core, settings: ServeSettings, member: Membership, engines: _Engines) -> str | None:
     """Makes this front end ready; returns why it can never be, if so."""
-    await engines.available.wait()
-    device = await core.start()
-    try:
-        await core.load_models(settings.models)
-        lines = model_lines(core, settings)
-    except PackageError as error:
-        return error.message
+    while True:
+        await engines.available.wait()
+        try:
+            device = await core.start()
+            await core.load_models(settings.models)
+            lines = model_lines(core, settings)
+            break
+        except PackageError as error:
+            return error.message
+        except Unavailable:
+            # An engine was lost, and is started again.
+            await asyncio.sleep(_AGAIN_AFTER_S)
     member.say_ready(Ready(device, lines))
     return None
 

@@ -83,7 +83,7 @@ class _Supervisor:
             await self._start(Role.FRONT_END, listener)
         metrics_door = await open_metrics_door(self._page, metrics)
         say_addresses(settings.host, http[0].getsockname()[1], self._grpc_port, metrics.getsockname()[1])
-        ready = asyncio.ensure_future(self._let_in(began))
+        ready = asyncio.ensure_future(self._let_in(front_ends, began))
         await self._stop.wait()
         ready.cancel()
         await self._end(metrics_door)
@@ -92,9 +92,10 @@ class _Supervisor:
         say("stopped")
         return 0
 
-    async def _let_in(self, began: float) -> None:
+    async def _let_in(self, front_ends: int, began: float) -> None:
         """Once every front end is ready, opens them together: until then one might refuse what another answers."""
-        while not all(child.ready for child in self._front_ends()):
+        # One that is being started again is not among them for a moment.
+        while sum(child.ready is not None for child in self._front_ends()) < front_ends:
             await self._ready.wait()
             self._ready.clear()
         first = next(child.ready for child in self._front_ends() if child.ready)
@@ -134,6 +135,9 @@ class _Supervisor:
         self._children.remove(child)
         self._retired = merged([self._retired, lasting(child.families)])
         if self._stop.is_set():
+            if child.listener is not None:
+                # Nobody accepts there any more: new connections are for those that still drain, or are refused.
+                child.listener.close()
             return
         if child.failure is not None:
             self._fail(child.failure)
@@ -144,7 +148,10 @@ class _Supervisor:
             self._fail(f"processes were lost {_MOST_RESTARTS + 1} times within {_RESTARTS_WITHIN_S:.0f} s; see the log")
             return
         self._losses.append(now)
-        await self._start(child.role, child.listener)
+        try:
+            await self._start(child.role, child.listener)
+        except OSError as error:
+            self._fail(f"a process of the server could not be started again: {error}")
 
     def _fail(self, reason: str) -> None:
         if self._failure is None:
