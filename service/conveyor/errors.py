@@ -40,6 +40,7 @@ __all__ = [
     "QueueFull",
     "Unauthenticated",
     "Unavailable",
+    "error_named",
 ]
 
 
@@ -165,3 +166,11 @@ class PackageError(ConveyorError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+_BY_NAME = {kind.__name__: kind for kind in ConveyorError.__subclasses__()}
+
+
+def error_named(name: str) -> type[ConveyorError]:
+    """The class of the tree by its name, as it crosses between processes; `Internal` for any other name."""
+    return _BY_NAME.get(name, Internal)

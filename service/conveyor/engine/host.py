@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
+from conveyor.lifecycle.background import Background
+from conveyor.lifecycle.phase import LAST_WRITES_S
 from conveyor.wire.channel import Channel
 from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, EngineStats
@@ -26,9 +27,6 @@ __all__ = ["EngineHost"]
 # ten thousand rows a second comes to their end after five hundred years.
 _ID_BITS = 47
 _OWN_ID = (1 << _ID_BITS) - 1
-
-# What answers already computed get to leave.
-_LAST_WRITES_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -56,15 +54,15 @@ class EngineHost:
         self._observe = observe
         self._numbers = itertools.count(1)
         self._front_ends: dict[int, _FrontEnd] = {}
-        self._loads: dict[ModelKey, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._loads: dict[ModelKey, asyncio.Future[None]] = {}
+        self._background = Background()
         self._alone = asyncio.Event()
         self._alone.set()
         engine.connect(self._on_reply)
 
     def accept(self, connected: socket.socket) -> None:
         """Serves the front end at the other end of a socket pair, until it goes."""
-        self._keep(self._attach(connected))
+        self._background.start(self._attach(connected))
 
     async def close(self) -> None:
         """Leaves all front ends, once what was answered is written."""
@@ -72,7 +70,7 @@ class EngineHost:
             if front_end.channel is not None:
                 front_end.channel.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WRITES_S):
+            async with asyncio.timeout(LAST_WRITES_S):
                 await self._alone.wait()
 
     async def _attach(self, connected: socket.socket) -> None:
@@ -98,16 +96,11 @@ class EngineHost:
                 front_end.rows.difference_update(ids)
                 self._engine.cancel(ids)
             case LoadModel(number, key, directory):
-                self._keep(self._answer(front_end, number, self._load(front_end, key, directory)))
+                self._background.start(self._answer(front_end, number, self._load(front_end, key, directory)))
             case UnloadModel(number, key):
-                self._keep(self._answer(front_end, number, self._unload(front_end, key)))
+                self._background.start(self._answer(front_end, number, self._unload(front_end, key)))
             case TellStats(number):
-                self._keep(self._answer(front_end, number, self._engine.stats()))
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                self._background.start(self._answer(front_end, number, self._engine.stats()))
 
     async def _answer(self, front_end: _FrontEnd, number: int, work: Awaitable[EngineStats | None]) -> None:
         try:
@@ -122,7 +115,7 @@ class EngineHost:
         front_end.models.add(key)
         loading = self._loads.get(key)
         if loading is None:
-            loading = self._loads[key] = asyncio.ensure_future(_await(self._engine.load(key, directory)))
+            loading = self._loads[key] = asyncio.ensure_future(self._engine.load(key, directory))
         try:
             await loading
         except Exception:
@@ -194,7 +187,3 @@ def _by_front_end(block: ResultBlock) -> Iterator[tuple[int, ResultBlock]]:
                 report=replace(block.report, queue_s=block.report.queue_s[mine]),
             ),
         )
-
-
-async def _await(work: Awaitable[None]) -> None:
-    await work

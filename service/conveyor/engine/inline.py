@@ -16,14 +16,12 @@ from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
 from conveyor.engine.loop import EngineLoop
 from conveyor.errors import Unavailable
-from conveyor.wire.messages import FailureBlock, RowBlock
-from conveyor.wire.port import EngineStats, ReplySink
+from conveyor.wire.messages import RowBlock
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
 
 __all__ = ["InlineEngine"]
 
 _log = structlog.get_logger(__name__)
-
-_STOPPED = "the engine has stopped"
 
 ValueT = TypeVar("ValueT")
 
@@ -63,7 +61,7 @@ class InlineEngine:
     def submit(self, block: RowBlock) -> None:
         """Queues the rows of a block."""
         if self._closed:
-            self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, _STOPPED))
+            self._sink(block.refused(ENGINE_STOPPED))
         else:
             self._loop.submit(block)
             self._schedule()
@@ -92,7 +90,7 @@ class InlineEngine:
 
     def _do(self, work: Callable[[], ValueT]) -> ValueT:
         if self._closed:
-            raise Unavailable(_STOPPED)
+            raise Unavailable(ENGINE_STOPPED)
         return work()
 
     def _schedule(self) -> None:

@@ -19,14 +19,12 @@ from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
 from conveyor.engine.loop import EngineLoop
 from conveyor.errors import Unavailable
-from conveyor.wire.messages import FailureBlock, RowBlock
-from conveyor.wire.port import EngineStats, ReplySink
+from conveyor.wire.messages import RowBlock
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
 
 __all__ = ["LocalEngine"]
 
 _log = structlog.get_logger(__name__)
-
-_STOPPED = "the engine has stopped"
 
 ValueT = TypeVar("ValueT")
 
@@ -116,13 +114,13 @@ class LocalEngine:
     def _ask(self, work: Callable[[EngineLoop[Any]], ValueT]) -> Awaitable[ValueT]:
         future: asyncio.Future[ValueT] = self._event_loop.create_future()
         if self._closed:
-            future.set_exception(Unavailable(_STOPPED))
+            future.set_exception(Unavailable(ENGINE_STOPPED))
         else:
             self._inbox.put(_Question(work, future))
         return future
 
     def _refuse(self, block: RowBlock) -> None:
-        self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, _STOPPED))
+        self._sink(block.refused(ENGINE_STOPPED))
 
     def _main(self) -> None:
         """The thread: commands first, then one execution, for ever; waits only while nothing is queued."""
@@ -180,7 +178,7 @@ class LocalEngine:
             self._call(_settle, question.future, error, None)
         except BaseException:
             # The thread will not survive this; whoever asked must not wait for it.
-            self._call(_settle, question.future, Unavailable(_STOPPED), None)
+            self._call(_settle, question.future, Unavailable(ENGINE_STOPPED), None)
             raise
         else:
             self._call(_settle, question.future, None, value)

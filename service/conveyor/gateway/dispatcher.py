@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from conveyor import errors
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, DeadlineExceeded, Internal, QueueFull
+from conveyor.errors import ConveyorError, DeadlineExceeded, QueueFull, error_named
 from conveyor.gateway.call import Call
 from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, Reply, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort
@@ -171,9 +170,8 @@ class Dispatcher:
                 waiter.done.set_exception(self._error(block))
 
     def _error(self, block: FailureBlock) -> ConveyorError:
-        kind = getattr(errors, block.error, Internal) if block.error in errors.__all__ else Internal
+        kind = error_named(block.error)
         retry_after_s = None
         if kind.retryable:
             retry_after_s = self._room_in_s() if kind is QueueFull else _SOON_S
-        error: ConveyorError = kind(block.message, retry_after_s=retry_after_s)
-        return error
+        return kind(block.message, retry_after_s=retry_after_s)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-__all__ = ["Lifecycle", "Phase"]
+__all__ = ["LAST_WRITES_S", "Lifecycle", "Phase"]
+
+# What is already said or computed gets to leave, also if the grace is over.
+LAST_WRITES_S = 1.0
 
 
 class Phase(StrEnum):

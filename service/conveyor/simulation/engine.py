@@ -19,8 +19,8 @@ from conveyor.engine.warmup import measure_costs
 from conveyor.errors import Unavailable
 from conveyor.simulation.executor import DeviceClock
 from conveyor.simulation.network import Network
-from conveyor.wire.messages import FailureBlock, Reply, RowBlock
-from conveyor.wire.port import EngineStats, ReplySink
+from conveyor.wire.messages import Reply, RowBlock
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
 
 __all__ = ["EngineLost", "SimulatedEngine"]
 
@@ -140,7 +140,7 @@ class SimulatedEngine:
         return future
 
     def _refuse(self, block: RowBlock) -> None:
-        self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, "the engine has stopped"))
+        self._sink(block.refused(ENGINE_STOPPED))
 
     # The engine's side
 

@@ -12,7 +12,7 @@ import structlog
 
 from conveyor.domain import ModelKey
 from conveyor.errors import PackageError, Unavailable
-from conveyor.wire.messages import FailureBlock, RowBlock
+from conveyor.wire.messages import RowBlock
 from conveyor.wire.port import EnginePort, EngineStats, ReplySink
 
 __all__ = ["EngineFleet", "Member"]
@@ -82,7 +82,7 @@ class EngineFleet:
     def submit(self, block: RowBlock) -> None:
         """Sends rows to the engines that have least to do."""
         if not self._members:
-            self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, _NONE_LEFT))
+            self._sink(block.refused(_NONE_LEFT))
         elif len(self._members) == 1:
             self._members[0].submit(block)
         else:

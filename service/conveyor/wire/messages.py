@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
+from conveyor.errors import Unavailable
 
 __all__ = [
     "NORMAL_PRIORITY",
@@ -59,6 +60,10 @@ class RowBlock:
     requests: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int32]
     inputs: Inputs
+
+    def refused(self, message: str) -> FailureBlock:
+        """The reply of an engine that does not take these rows now."""
+        return FailureBlock(self.model, self.ids.tolist(), Unavailable.__name__, message)
 
     def rows(self, first: int, last: int) -> RowBlock:
         """The rows from `first` to before `last`, as a block that shares their memory."""

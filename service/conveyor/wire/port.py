@@ -10,7 +10,10 @@ from typing import Protocol
 from conveyor.domain import ModelKey
 from conveyor.wire.messages import Reply, RowBlock
 
-__all__ = ["CostReport", "EnginePort", "EngineStats", "PlanReport", "ReplySink"]
+__all__ = ["ENGINE_STOPPED", "CostReport", "EnginePort", "EngineStats", "PlanReport", "ReplySink"]
+
+# What an engine says that was drained.
+ENGINE_STOPPED = "the engine has stopped"
 
 ReplySink = Callable[[Reply], None]
 

@@ -14,13 +14,12 @@ from conveyor.domain import ModelKey
 from conveyor.errors import Unavailable
 from conveyor.wire.channel import Channel
 from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
-from conveyor.wire.port import EngineStats, ReplySink
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
 from conveyor.wire.seam import SEAM, Answered, Cancel, LoadModel, TellStats, UnloadModel
 
 __all__ = ["RemoteEngine"]
 
 _LOST = "the engine was lost; it is being started again"
-_STOPPED = "the engine has stopped"
 
 
 class RemoteEngine:
@@ -61,8 +60,7 @@ class RemoteEngine:
     def submit(self, block: RowBlock) -> None:
         """Sends the rows of a block."""
         if self._channel is None or self._draining:
-            reason = _STOPPED if self._draining else _LOST
-            self._sink(FailureBlock(block.model, block.ids.tolist(), Unavailable.__name__, reason))
+            self._sink(block.refused(ENGINE_STOPPED if self._draining else _LOST))
             return
         self._rows.update(dict.fromkeys(block.ids.tolist(), block.model))
         self._channel.send(block)

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from conveyor import errors
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, Internal, PackageError, Problem
+from conveyor.errors import ConveyorError, Internal, PackageError, Problem, error_named
 from conveyor.wire.codec import Codec
 from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
 from conveyor.wire.port import EngineStats
@@ -71,9 +70,7 @@ class Fault:
         """The error."""
         if self.error == PackageError.__name__:
             return PackageError(list(self.problems))
-        kind = getattr(errors, self.error, Internal) if self.error in errors.__all__ else Internal
-        error: ConveyorError = kind(self.message)
-        return error
+        return error_named(self.error)(self.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from conveyor.settings import ServeSettings
 from conveyor.telemetry.logs import configure
-from conveyor.wiring.serving import say
+from conveyor.wiring.console import say
 
 __all__ = ["serve"]
 

@@ -1,35 +1,21 @@
-"""What every form of the server does once its parts are there: say what it has, follow the engine, drain."""
+"""What every front end does once its parts are there: tell what it has, follow the engine, drain."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
-import signal
-import sys
 import time
 from collections.abc import Sequence
 
 from conveyor.errors import ConveyorError, PackageError, Problem
 from conveyor.gateway.catalogue import State
+from conveyor.lifecycle.phase import LAST_WRITES_S
 from conveyor.settings import ServeSettings
 from conveyor.wiring.core import Core
-from conveyor.wiring.doors import Doors, address
+from conveyor.wiring.doors import Doors
 
-__all__ = [
-    "LAST_WRITES_S",
-    "drain",
-    "freeze",
-    "model_lines",
-    "on_signals",
-    "refresh_for_ever",
-    "say",
-    "say_addresses",
-    "say_failure",
-]
-
-# What answers already computed get to leave, also if the grace is over.
-LAST_WRITES_S = 1.0
+__all__ = ["drain", "freeze", "model_lines", "refresh_for_ever"]
 
 # Objects made before the youngest are looked at, and how often the older ones with them.
 _COLLECT_AFTER = 50_000, 20, 20
@@ -91,36 +77,3 @@ async def drain(core: Core, doors: Doors, grace_s: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def on_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT asks for an ordered stop; a second one, of either kind, ends the process at once."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def on_signal() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-
-
-def say_addresses(host: str, http_port: int, grpc_port: int, metrics_port: int) -> None:
-    """Tells where the server listens."""
-    say(f"  http     http://{address(host, http_port)}   (pages: /docs, /metrics)")
-    say(f"  grpc     {address(host, grpc_port)}")
-    say(f"  metrics  http://{address(host, metrics_port)}/metrics")
-
-
-def say(line: str) -> None:
-    """Tells the user."""
-    print(line, flush=True)
-
-
-def say_failure(reason: str) -> int:
-    """Tells the user why the server ends, and returns the exit code."""
-    print(f"conveyor: {reason}", file=sys.stderr, flush=True)
-    return 1

@@ -14,18 +14,11 @@ import uvloop
 from conveyor.errors import ConveyorError
 from conveyor.lifecycle.phase import Phase
 from conveyor.settings import ServeSettings
+from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
 from conveyor.wiring.core import Core, build_core
-from conveyor.wiring.doors import Doors, bind, open_metrics_door
-from conveyor.wiring.serving import (
-    drain,
-    freeze,
-    model_lines,
-    on_signals,
-    refresh_for_ever,
-    say,
-    say_addresses,
-    say_failure,
-)
+from conveyor.wiring.doors import Doors, open_metrics_door
+from conveyor.wiring.listeners import bind
+from conveyor.wiring.serving import drain, freeze, model_lines, refresh_for_ever
 
 __all__ = ["serve_single"]
 

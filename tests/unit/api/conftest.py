@@ -10,6 +10,8 @@ import pytest
 from fake_gateway import FakeGateway
 from prometheus_client.parser import text_string_to_metric_families
 
+from conveyor.api.rest.app import create_app
+from conveyor.api.rest.server import HttpServer
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle, Phase
 from conveyor.telemetry.metrics import Metrics
@@ -88,3 +90,12 @@ def counted(request_count: RequestCount) -> Counted:
             await asyncio.sleep(0)
 
     return until_counted
+
+
+@pytest.fixture
+async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
+    """Serves until the test ends."""
+    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
+    await server.start()
+    yield server
+    await server.stop(0)

@@ -38,15 +38,6 @@ async def client(gateway, lifecycle, metrics, limits) -> AsyncIterator[httpx.Asy
         yield client
 
 
-@pytest.fixture
-async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
-    """Serves until the test ends."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
-    await server.start()
-    yield server
-    await server.stop(0)
-
-
 async def _raw(sock: socket.socket, request: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection(*sock.getsockname())
     writer.write(request)

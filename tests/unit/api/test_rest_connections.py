@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from conveyor.api.rest.app import create_app
-from conveyor.api.rest.server import HttpServer
 from conveyor.errors import Unavailable
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Phase
@@ -22,15 +20,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("server")]
 def limits() -> Limits:
     """As served."""
     return Limits()
-
-
-@pytest.fixture
-async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
-    """Serves until the test ends."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
-    await server.start()
-    yield server
-    await server.stop(0)
 
 
 class _Client:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -15,15 +14,6 @@ from conveyor.api.rest.app import create_app
 from conveyor.api.rest.server import HttpServer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def server(gateway, lifecycle, metrics, limits, listening_socket) -> AsyncIterator[HttpServer]:
-    """Serves until the test ends."""
-    server = HttpServer(create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket)
-    await server.start()
-    yield server
-    await server.stop(0)
 
 
 @pytest.fixture

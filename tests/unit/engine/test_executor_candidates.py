@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -17,20 +16,12 @@ from conveyor.nn.models import TaskModel, build
 from conveyor.nn.scan import RowScan, advance
 from conveyor.spec import RecurrentSpec
 from support.packages import TAG
+from support.threads import one_computing_thread as one_computing_thread
 
 CPU = torch.device("cpu")
 CELLS = ("lstm", "gru", "rnn")
 # What half the bits may cost here, and what rounding in another order may.
 CLOSE = {"float32": 1e-6, "bfloat16": 0.05}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_computing_thread() -> Iterator[None]:
-    """As the engine computes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def on_cpu() -> list[object]:

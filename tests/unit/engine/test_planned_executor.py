@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +22,10 @@ from conveyor.repository.plan_lock import CandidateFigures, DevicePlan, write_pl
 from conveyor.spec import RecurrentSpec
 from conveyor.wire.port import PlanReport
 from support.packages import SENTIMENT, write_tiny_package
+from support.threads import threads_restored as threads_restored
 
 KEY = ModelKey("sentiment-en", "1")
 KIND = device_kind(torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Executors set the number of threads of the process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,14 +21,7 @@ from conveyor.repository.plan_lock import CandidateFigures, DevicePlan
 from conveyor.spec import PackageSpec
 from support.executors import FakeClock
 from support.packages import FORECAST, SEGMENT, SENTIMENT, TAG, write_tiny_package
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Planning sets the number of threads of the process."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+from support.threads import threads_restored as threads_restored
 
 
 class Doctored(nn.Module):

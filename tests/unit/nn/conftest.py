@@ -1,17 +1,5 @@
 """Networks run here as the engine runs them on a CPU."""
 
-from __future__ import annotations
+from support.threads import one_computing_thread
 
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_computing_thread() -> Iterator[None]:
-    """A matrix product split over threads rounds by how it is split; the engine computes on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+__all__ = ["one_computing_thread"]

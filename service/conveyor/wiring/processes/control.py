@@ -20,7 +20,7 @@ __all__ = [
     "Page",
     "Ready",
     "Role",
-    "Scrape",
+    "TellPage",
 ]
 
 
@@ -90,7 +90,7 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
-class Scrape:
+class TellPage:
     """From a front end: somebody asked it for the metrics of the server."""
 
     number: int
@@ -104,4 +104,4 @@ class Page:
     text: bytes
 
 
-CONTROL = Codec([Begin, Ready, Failed, Open, Drain, Collect, Collected, Scrape, Page])
+CONTROL = Codec([Begin, Ready, Failed, Open, Drain, Collect, Collected, TellPage, Page])

@@ -8,6 +8,7 @@ import socket
 import structlog
 
 from conveyor.errors import ConveyorError, PackageError, Unavailable
+from conveyor.lifecycle.background import Background
 from conveyor.lifecycle.phase import Phase
 from conveyor.settings import ServeSettings
 from conveyor.wire.fleet import EngineFleet
@@ -99,13 +100,11 @@ class _Engines:
         self.fleet = EngineFleet(self._on_available)
         self.available = asyncio.Event()
         self.unavailable = asyncio.Event()
-        self._attaching: set[asyncio.Task[None]] = set()
+        self._background = Background()
 
     def accept(self, connected: socket.socket) -> None:
         """Puts an engine to work."""
-        task = asyncio.ensure_future(self._attach(connected))
-        self._attaching.add(task)
-        task.add_done_callback(self._attaching.discard)
+        self._background.start(self._attach(connected))
 
     async def _attach(self, connected: socket.socket) -> None:
         engine = await RemoteEngine.open(connected, lambda: self.fleet.detach(engine))

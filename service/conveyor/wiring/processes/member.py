@@ -9,6 +9,7 @@ import json
 import os
 import socket
 
+from conveyor.lifecycle.phase import LAST_WRITES_S
 from conveyor.settings import ServeSettings
 from conveyor.telemetry.metrics import Metrics
 from conveyor.wire.channel import Channel
@@ -22,13 +23,10 @@ from conveyor.wiring.processes.control import (
     Open,
     Page,
     Ready,
-    Scrape,
+    TellPage,
 )
 
 __all__ = ["Membership"]
-
-# For the last words of a process to be written.
-_LAST_WORDS_S = 1.0
 
 
 class Membership:
@@ -72,14 +70,14 @@ class Membership:
         if self._channel is not None:
             self._channel.close()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._left.wait(), _LAST_WORDS_S)
+                await asyncio.wait_for(self._left.wait(), LAST_WRITES_S)
 
     async def scrape(self) -> bytes:
         """The metrics of all processes, as a page."""
         number = next(self._numbers)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._pages[number] = future
-        self._send(Scrape(number))
+        self._send(TellPage(number))
         try:
             return await future
         finally:

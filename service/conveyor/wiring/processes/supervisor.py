@@ -8,22 +8,38 @@ import itertools
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
-from conveyor.api.rest.server import HttpServer
+from conveyor.lifecycle.background import Background
+from conveyor.lifecycle.phase import LAST_WRITES_S
 from conveyor.settings import ServeSettings
 from conveyor.telemetry.merge import Family, lasting, merged, render
-from conveyor.telemetry.metrics import Metrics
-from conveyor.wiring.doors import bind, bind_shared, open_metrics_door
+from conveyor.telemetry.metrics import Metrics, Scrape
+from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
+from conveyor.wiring.listeners import bind, bind_shared
 from conveyor.wiring.processes.child_process import ChildProcess
-from conveyor.wiring.processes.control import Begin, Collect, Collected, Drain, Failed, Open, Page, Ready, Role, Scrape
+from conveyor.wiring.processes.control import (
+    Begin,
+    Collect,
+    Collected,
+    Drain,
+    Failed,
+    Open,
+    Page,
+    Ready,
+    Role,
+    TellPage,
+)
 from conveyor.wiring.processes.handover import hand_over
-from conveyor.wiring.serving import LAST_WRITES_S, on_signals, say, say_addresses, say_failure
 
 __all__ = ["supervise"]
+
+if TYPE_CHECKING:
+    from conveyor.api.rest.server import HttpServer
 
 _log = structlog.get_logger(__name__)
 
@@ -50,7 +66,7 @@ class _Supervisor:
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
         self._children: list[ChildProcess] = []
-        self._watching: set[asyncio.Task[None]] = set()
+        self._background = Background()
         self._losses: deque[float] = deque(maxlen=_MOST_RESTARTS)
         self._stop = asyncio.Event()
         self._failure: str | None = None
@@ -81,6 +97,8 @@ class _Supervisor:
             await self._start(Role.ENGINE, None)
         for listener in http:
             await self._start(Role.FRONT_END, listener)
+        # Imported now: it takes most of a second, in which the other processes start as well.
+        open_metrics_door = await asyncio.to_thread(_import_metrics_door)
         metrics_door = await open_metrics_door(self._page, metrics)
         say_addresses(settings.host, http[0].getsockname()[1], self._grpc_port, metrics.getsockname()[1])
         ready = asyncio.ensure_future(self._let_in(front_ends, began))
@@ -125,9 +143,7 @@ class _Supervisor:
                 hand_over(child.given, one)
                 hand_over(other.given, another)
         self._children.append(child)
-        task = asyncio.ensure_future(self._watch(child))
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+        self._background.start(self._watch(child))
 
     async def _watch(self, child: ChildProcess) -> None:
         """Waits for a process to end, and starts another in its place if it should not have."""
@@ -172,10 +188,8 @@ class _Supervisor:
                 future = self._collecting.get(number)
                 if future is not None and not future.done():
                     future.set_result(None)
-            case Scrape(number):
-                task = asyncio.ensure_future(self._answer(child, number))
-                self._watching.add(task)
-                task.add_done_callback(self._watching.discard)
+            case TellPage(number):
+                self._background.start(self._answer(child, number))
 
     async def _answer(self, child: ChildProcess, number: int) -> None:
         child.send(Page(number, await self._page()))
@@ -217,3 +231,9 @@ class _Supervisor:
 
     def _front_ends(self) -> Sequence[ChildProcess]:
         return [child for child in self._children if child.role is Role.FRONT_END]
+
+
+def _import_metrics_door() -> Callable[[Scrape, socket.socket], Awaitable[HttpServer]]:
+    from conveyor.wiring.doors import open_metrics_door
+
+    return open_metrics_door
