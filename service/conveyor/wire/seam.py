@@ -14,8 +14,9 @@ from conveyor.errors import ConveyorError, Internal, PackageError, Problem, erro
 from conveyor.wire.codec import Codec
 from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
 from conveyor.wire.port import EngineStats
+from conveyor.wire.sessions import SessionBlock, SessionCall, SessionResults, SessionState
 
-__all__ = ["SEAM", "Answered", "Cancel", "Fault", "LoadModel", "TellStats", "UnloadModel"]
+__all__ = ["SEAM", "Answered", "AskSession", "Cancel", "Fault", "LoadModel", "TellStats", "UnloadModel"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,14 @@ class TellStats:
 
 
 @dataclass(frozen=True, slots=True)
+class AskSession:
+    """Asks about one session."""
+
+    number: int
+    call: SessionCall
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """An error on its way: the name of a class in `errors`, and what it says."""
 
@@ -75,12 +84,19 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to the question of that number: an error, or none, with the engine's state if that was asked."""
+    """The answer to the question of that number: an error, or none, with the state of the engine or of a session if
+    that was asked."""
 
     number: int
     fault: Fault | None = None
     stats: EngineStats | None = None
+    session: SessionState | None = None
 
 
 # Front end to engine, then engine to front end.
-SEAM = Codec([RowBlock, Cancel, LoadModel, UnloadModel, TellStats, ResultBlock, FailureBlock, Answered])
+SEAM = Codec(
+    [
+        *(RowBlock, SessionBlock, Cancel, LoadModel, UnloadModel, TellStats, AskSession),
+        *(ResultBlock, SessionResults, FailureBlock, Answered),
+    ]
+)

@@ -18,7 +18,8 @@ from conveyor.errors import ConveyorError, Internal, InvalidArgument, PackageErr
 from conveyor.wire.channel import Channel
 from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock, RowBlock
 from conveyor.wire.port import CostReport, EngineStats, PlanReport
-from conveyor.wire.seam import SEAM, Answered, Cancel, Fault, LoadModel, TellStats, UnloadModel
+from conveyor.wire.seam import SEAM, Answered, AskSession, Cancel, Fault, LoadModel, TellStats, UnloadModel
+from conveyor.wire.sessions import NO_EXPECTATION, SessionBlock, SessionCall, SessionResults, SessionState
 
 KEY = ModelKey("sentiment-en", "10")
 
@@ -77,7 +78,35 @@ def test_every_other_message_arrives_as_it_was() -> None:
     report = BatchReport(KEY, np.array([0.5, 0.25]), 0.01, 2, False, 9, 3)
     plan = PlanReport("torch", "cpu", "float32", "reference")
     stats = EngineStats("cpu", {KEY: 3}, {"weights": 5}, {KEY: CostReport([1], [8], [[0.1]], 1e-6)}, {KEY: plan}, 2)
+    appends = SessionBlock(
+        KEY,
+        ids=np.array([5, 6]),
+        sessions=np.arange(32, dtype=np.uint8).reshape(2, 16),
+        opens=np.array([True, False]),
+        deadlines=np.array([np.inf, 3.5]),
+        expected=np.array([NO_EXPECTATION, 7]),
+        forecasts=np.array([False, True]),
+        lengths=np.array([0, 2], dtype=np.int32),
+        values=np.array([[1.0], [np.nan]]),
+        starts=["2024-05-01T00:00:00+02:00", ""],
+    )
+    applied = SessionResults(
+        KEY,
+        ids=np.array([6]),
+        steps=np.array([9]),
+        expires_in_s=np.array([3600.0]),
+        forecast_rows=np.array([0], dtype=np.int32),
+        forecasts=np.ones((1, 4, 1, 3), dtype=np.float32),
+        loc=np.array([[2.0]]),
+        scale=np.array([[0.5]]),
+        starts=[""],
+        report=report,
+    )
     messages = [
+        appends,
+        applied,
+        AskSession(7, SessionCall("fork", KEY, bytes(16), other=bytes(range(16)))),
+        Answered(7, session=SessionState(9, 3600.0, b"state")),
         ResultBlock(np.array([4, 7]), np.array([2, 3], np.int32), True, {"tags": np.arange(5, dtype=np.int32)}, report),
         FailureBlock(KEY, [1, 2], "QueueFull", "full"),
         Cancel(np.array([3])),
