@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["word_spans", "words"]
+__all__ = ["stands_alone", "word_spans", "words"]
 
 # Combining marks are no word characters to `re`, but belong to the letter before them.
 _W: Final = r"[\w\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f]"
@@ -74,6 +74,17 @@ _TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+
+
+def stands_alone(piece: str) -> bool:
+    """Whether a piece between white space has the same words whatever stands around it.
+
+    All but two kinds do: a tag may hold white space (`<br />`), and an initial (`J. Smith`) keeps its point only if
+    something follows.
+    """
+    if "<" in piece:
+        return False
+    return not (piece[-1:] == "." and piece[-2:-1].isalpha() and not piece[-3:-2].isalpha())
 
 
 def words(text: str) -> list[str]:

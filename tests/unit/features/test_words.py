@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conveyor.features.words import word_spans
+from conveyor.features.words import stands_alone, word_spans
 
 
 def words(text: str) -> list[str]:
@@ -111,3 +111,27 @@ def test_a_long_hostile_text_is_split(unit: str) -> None:
     text = (unit * 200_000)[:200_000]
     spans = word_spans(text)
     assert sum(end - start for start, end in spans) == len(text) - sum(map(str.isspace, text))
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(["J.", "U.S.", "e.g.", "x/J.", "<br", "/>", "don't", "can", "not", "'s", ":)", "http:", "5%"]),
+            st.text(st.sampled_from("aJé.'-/<>:;)(\u0301nt1&,"), min_size=1, max_size=8),
+            st.text(min_size=1, max_size=6),
+        ),
+        max_size=8,
+    ),
+    st.sampled_from([" ", "\n", "\u3000", "\t  "]),
+)
+def test_pieces_that_stand_alone_have_the_words_of_the_text(pieces: list[str], space: str) -> None:
+    """Where every piece between white space stands alone, a text has the words of its pieces."""
+    text = space.join(pieces)
+    if all(stands_alone(piece) for piece in text.split()):
+        assert words(text) == [word for piece in text.split() for word in words(piece)]
+
+
+@pytest.mark.parametrize("piece", ["J.", "(J.", "x/J.", "<br", "/><b>"])
+def test_pieces_that_need_their_surroundings(piece: str) -> None:
+    """An initial and whatever might be a part of a tag do not stand alone."""
+    assert not stands_alone(piece)
