@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import sys
+import threading
+import time
 from typing import Literal, TextIO
 
+import msgspec
 import structlog
 
 from conveyor.errors import Code
@@ -23,22 +28,46 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
 
 _LEVELS = {name.lower(): level for name, level in logging.getLevelNamesMapping().items()}
 
-_requests: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("conveyor.requests")
+_REQUESTS = "conveyor.requests"
+_requests: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(_REQUESTS)
 
 
 class _StandardError(logging.StreamHandler[TextIO]):
-    """Writes lines that are finished, and records of the standard library. Any thread."""
+    """Writes lines that are finished, and records of the standard library. Any thread.
+
+    Where nobody reads standard error any more lines are lost, and the server goes on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.writes_json = False
+        self._waiting: list[str] = []
+        self._writing = threading.RLock()
 
     def write_line(self, line: str) -> None:
-        """Writes one line. Where nobody reads standard error any more it is lost, and the server goes on."""
-        self.acquire()
-        try:
-            self.stream.write(line + self.terminator)
+        """Writes one line."""
+        with self._writing:
+            self._waiting.append(line)
             self.flush()
-        except OSError:
-            pass
-        finally:
-            self.release()
+
+    def write_soon(self, line: str) -> None:
+        """Writes one line with the others of this tick of the event loop, at its end; at once where none runs."""
+        with self._writing:
+            self._waiting.append(line)
+            if len(self._waiting) > 1:
+                return
+            try:
+                asyncio.get_running_loop().call_soon(self.flush)
+            except RuntimeError:
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits; called too when the process ends."""
+        with self._writing, contextlib.suppress(OSError):
+            if self._waiting:
+                lines, self._waiting = self._waiting, []
+                self.stream.write(self.terminator.join([*lines, ""]))
+            super().flush()
 
 
 class _LineLogger:
@@ -74,13 +103,35 @@ _standard_error = _StandardError(sys.stderr)
 _processors: list[structlog.typing.Processor] = []
 
 
+class _RequestLine(msgspec.Struct, omit_defaults=True):
+    """The line of a request as structlog's processors write it too, ten times as slowly."""
+
+    request_id: str
+    task: str
+    model: str
+    version: str
+    protocol: str
+    code: str
+    duration_s: float
+    event: str
+    level: str
+    logger: str
+    timestamp: str
+    queue_s: float | None = None
+    compute_s: float | None = None
+
+
+_line_encoder = msgspec.json.Encoder()
+
+
 def configure(level: Level) -> None:
     """Sends every log line of the process, structlog's and the standard library's, to standard error.
 
     One JSON object a line, unless standard error is a terminal. Calling it again replaces the earlier setting.
     Servers that set up loggers of their own must be told not to (`uvicorn.Config(log_config=None)`).
     """
-    rendered = _terminal() if sys.stderr.isatty() else _json()
+    _standard_error.writes_json = not sys.stderr.isatty()
+    rendered = _json() if _standard_error.writes_json else _terminal()
     _processors[:] = [structlog.stdlib.add_log_level, _drop_below_level, *_SHARED, *rendered]
     structlog.configure(
         processors=_processors,
@@ -120,6 +171,24 @@ def log_request(
     level = logging.ERROR if code is Code.INTERNAL else logging.INFO
     if not _is_shown(level):
         return
+    if _standard_error.writes_json:
+        line = _RequestLine(
+            request_id,
+            task,
+            model,
+            version,
+            protocol,
+            code.value,
+            round(duration_s, 6),
+            "request",
+            "error" if level == logging.ERROR else "info",
+            _REQUESTS,
+            _timestamp(),
+            None if queue_s is None else round(queue_s, 6),
+            None if compute_s is None else round(compute_s, 6),
+        )
+        _standard_error.write_soon(_line_encoder.encode(line).decode())
+        return
     durations = {"duration_s": duration_s, "queue_s": queue_s, "compute_s": compute_s}
     _requests.log(
         level,
@@ -132,6 +201,12 @@ def log_request(
         code=code.value,
         **{name: round(seconds, 6) for name, seconds in durations.items() if seconds is not None},
     )
+
+
+def _timestamp() -> str:
+    """Now, as structlog's `TimeStamper` writes it."""
+    now = time.time()
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z"
 
 
 # Tracebacks are plain text: the renderers that show local variables would write requests and keys into the log.

@@ -116,7 +116,9 @@ def test_a_long_hostile_text_is_split(unit: str) -> None:
 @given(
     st.lists(
         st.one_of(
-            st.sampled_from(["J.", "U.S.", "e.g.", "x/J.", "<br", "/>", "don't", "can", "not", "'s", ":)", "http:", "5%"]),
+            st.sampled_from(
+                ["J.", "U.S.", "e.g.", "x/J.", "<br", "/>", "don't", "can", "not", "'s", ":)", "http:", "5%"]
+            ),
             st.text(st.sampled_from("aJé.'-/<>:;)(\u0301nt1&,"), min_size=1, max_size=8),
             st.text(min_size=1, max_size=6),
         ),
