@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -15,31 +16,42 @@ from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import request_error, routing_error
 from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
-from conveyor.api.rest.tasks import create_tasks
+from conveyor.api.rest.tasks import Endpoint, create_tasks
 from conveyor.errors import ConveyorError
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics, Scrape
 
-__all__ = ["create_app"]
+__all__ = ["App", "create_app"]
 
 
-def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, scrape: Scrape) -> ASGIApp:
-    """Builds the application: the tasks, the models, health, metrics and a documentation page that works offline.
+class App:
+    """The application: the tasks, the models, health, metrics and a documentation page that works offline.
 
-    The tasks are answered in front of FastAPI, because a short text costs little beside its routing.
-    It answers everything else, also what is wrong with a task's method.
+    The tasks are answered in front of FastAPI, because a short text costs little beside its routing; a server that
+    knows `endpoints` may ask them without ASGI between. FastAPI answers everything else, also what is wrong with a
+    task's method.
+
+    endpoints: the tasks by path.
     """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint[Any, Any]], others: ASGIApp, lifecycle: Lifecycle) -> None:
+        self.endpoints = endpoints
+        self.lifecycle = lifecycle
+        self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        task = self._enveloped.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        await (task or self._others)(scope, receive, send)
+
+
+def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, scrape: Scrape) -> App:
+    """Builds the application."""
     tasks = create_tasks(gateway, metrics, limits)
-    service = _create_service(gateway, lifecycle, scrape, tasks)
-    enveloped = {path: Envelope(task, lifecycle) for path, task in tasks.items()}
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        task = enveloped.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        await (task or service)(scope, receive, send)
-
-    return app
+    return App(tasks, _create_service(gateway, lifecycle, scrape, tasks), lifecycle)
 
 
 def _create_service(gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape, tasks: Mapping[str, ASGIApp]) -> FastAPI:

@@ -18,21 +18,27 @@ _TIMEOUT_HEADER = "X-Request-Timeout"
 
 
 class Incoming:
-    """A request as it came through the envelope.
+    """What stands in the head of a request, and whether its client is still there.
 
-    request_id, started_s: the envelope's.
+    started_s: monotonic seconds of its arrival.
     presence: None where the server does not tell that a client leaves.
     """
 
-    __slots__ = ("_headers", "presence", "receive", "request_id", "started_s")
+    __slots__ = ("_headers", "presence", "request_id", "started_s")
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(
+        self, request_id: str, started_s: float, headers: Mapping[bytes, bytes], presence: Presence | None
+    ) -> None:
+        self.request_id = request_id
+        self.started_s = started_s
+        self.presence = presence
+        self._headers = headers
+
+    @classmethod
+    def of_scope(cls, scope: Scope) -> Incoming:
+        """A request as it came through the envelope."""
         state = scope["state"]
-        self.receive = receive
-        self.request_id: str = state["request_id"]
-        self.started_s: float = state["started_s"]
-        self.presence: Presence | None = state.get(PRESENCE)
-        self._headers: Mapping[bytes, bytes] = state["headers"]
+        return cls(state["request_id"], state["started_s"], state["headers"], state.get(PRESENCE))
 
     def header(self, name: str) -> str | None:
         """A header's value, of the first if it was sent more than once."""
@@ -83,7 +89,7 @@ class Body:
         self._room = room
         self._size = 0
 
-    async def read(self, incoming: Incoming) -> bytes:
+    async def read(self, incoming: Incoming, receive: Receive) -> bytes:
         """Returns all of it, and stops reading as soon as it is known to be over the limit.
 
         Raises:
@@ -97,7 +103,7 @@ class Body:
         chunks: list[bytes] = []
         more = True
         while more:
-            message = await incoming.receive()
+            message = await receive()
             if message["type"] == "http.disconnect":
                 raise _left()
             chunk: bytes = message.get("body", b"")

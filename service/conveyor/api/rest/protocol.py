@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import uvicorn
@@ -11,9 +13,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from conveyor.api.request_id import accept_request_id
+from conveyor.api.rest.app import App
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import error_response
+from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import PRESENCE, Presence
+from conveyor.api.rest.short import ShortExchange, is_short
+from conveyor.api.rest.tasks import Endpoint
 from conveyor.errors import InvalidArgument, QueueFull
 
 __all__ = ["Connection"]
@@ -28,7 +34,8 @@ _WRITE_TIMEOUT_S: Final = 60.0
 class Connection(HttpToolsProtocol):
     """Answers by itself what never becomes a request: connections beyond `limit_concurrency`, and broken HTTP.
 
-    uvicorn would answer both in plain text, without a request id.
+    uvicorn would answer both in plain text, without a request id. Small requests of a task go the short path: ASGI,
+    with what uvicorn and the envelope do for it, would take as long as everything else in the front end.
     """
 
     def __init__(
@@ -44,12 +51,21 @@ class Connection(HttpToolsProtocol):
         self.limit_concurrency = None
         self._head_deadline: float | None = None
         self._cutting_off: asyncio.TimerHandle | None = None
+        self._short_paths: Mapping[bytes, Endpoint[Any, Any]] = {}
+        # A request that goes the short path if the rest of its body is among the bytes that are being parsed.
+        self._short: tuple[Endpoint[Any, Any], Mapping[bytes, bytes]] | None = None
+        self._short_body = b""
+        if isinstance(self.app, App):
+            self._lifecycle = self.app.lifecycle
+            self._short_paths = {path.encode(): endpoint for path, endpoint in self.app.endpoints.items()}
+        self._common: tuple[object, bytes] = (None, b"")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for a request; for one only to refuse it if there are too many connections."""
         super().connection_made(transport)
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self.app = Envelope(_too_many_connections)
+            self._short_paths = {}
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -59,11 +75,35 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         self._presence.leave()
 
+    def on_headers_complete(self) -> None:
+        """Begins the answer to a request, or if it may go the short path, looks first whether its body is there."""
+        endpoint = self._short_paths.get(self.url)
+        if (
+            endpoint is not None
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and (self.cycle is None or self.cycle.response_complete)
+            and is_short(headers := dict(reversed(self.headers)))
+        ):
+            self._short = endpoint, headers
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a piece of a body."""
+        if self._short is None:
+            super().on_body(body)
+        else:
+            self._short_body += body
+
     def on_message_complete(self) -> None:
         """Reads on behind a whole request, so that its client is seen to leave.
 
         uvicorn stops reading above 64 KiB, until the application asks for more.
         """
+        if self._short is not None:
+            self._answer_short(*self._short)
+            return
         super().on_message_complete()
         if not self.pipeline:
             self.flow.resume_reading()
@@ -71,6 +111,11 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on, and does not wait for ever for the rest of a head."""
         super().data_received(data)
+        if self._short is not None:
+            # Its body comes later, if at all: it is waited for as that of any other request.
+            body, self._short, self._short_body = self._short_body, None, b""
+            super().on_headers_complete()
+            super().on_body(body)
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
@@ -97,6 +142,31 @@ class Connection(HttpToolsProtocol):
         """Goes on."""
         self._stop_cutting_off()
         super().resume_writing()
+
+    def _answer_short(self, endpoint: Endpoint[Any, Any], headers: Mapping[bytes, bytes]) -> None:
+        body, self._short, self._short_body = self._short_body, None, b""
+        given = headers.get(b"x-request-id")
+        incoming = Incoming(
+            accept_request_id(None if given is None else given.decode("latin-1")),
+            time.monotonic(),
+            headers,
+            self._presence,
+        )
+        exchange = ShortExchange(
+            self, endpoint, incoming, body, self._lifecycle, keep_alive=self.parser.should_keep_alive()
+        )
+        self.cycle = exchange  # type: ignore[assignment]
+        task = self.loop.create_task(exchange.answer())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def common_headers(self) -> bytes:
+        """What uvicorn puts into every answer, as it is written; it makes a new list when the date changes."""
+        given, written = self._common
+        if given is not self.server_state.default_headers:
+            written = b"".join(b"%b: %b\r\n" % header for header in self.server_state.default_headers)
+            self._common = self.server_state.default_headers, written
+        return written
 
     def _await_head(self) -> None:
         now = self.loop.time()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from conveyor.api.deadline import Lifetime
 from conveyor.api.offload import Offload, Room, num_values
@@ -28,7 +29,7 @@ from conveyor.spec import Task
 from conveyor.telemetry.metrics import Metrics
 from conveyor.wire.messages import NO_DEADLINE
 
-__all__ = ["create_tasks"]
+__all__ = ["Endpoint", "create_tasks"]
 
 BodyT = TypeVar("BodyT", bound=TaskBody)
 ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
@@ -41,8 +42,8 @@ _BODIES_RECEIVED = 64
 _BODIES_PARSED = 8
 
 
-def create_tasks(gateway: Gateway, metrics: Metrics, limits: Limits) -> Mapping[str, ASGIApp]:
-    """Returns what answers `POST /v1/sentiment`, `/v1/tag` and `/v1/forecast`, by path; each is for an `Envelope`."""
+def create_tasks(gateway: Gateway, metrics: Metrics, limits: Limits) -> Mapping[str, Endpoint[Any, Any]]:
+    """Returns what answers `POST /v1/sentiment`, `/v1/tag` and `/v1/forecast`, by path."""
 
     def sentiment(body: SentimentBody) -> Question[Sentiment]:
         return lambda call: gateway.sentiment(call, body.inputs, body.model, body.version)
@@ -58,10 +59,10 @@ def create_tasks(gateway: Gateway, metrics: Metrics, limits: Limits) -> Mapping[
     door = _Door(
         metrics, limits, Room(_BODIES_RECEIVED * limits.body_bytes), Offload(_BODIES_PARSED * limits.body_bytes)
     )
-    endpoints: list[_Endpoint[Any, Any]] = [
-        _Endpoint("sentiment", SentimentBody, SENTIMENT_RESULT, sentiment, door),
-        _Endpoint("tag", TagBody, TAG_RESULT, tag, door),
-        _Endpoint("forecast", ForecastBody, FORECAST_RESULT, forecast, door),
+    endpoints: list[Endpoint[Any, Any]] = [
+        Endpoint("sentiment", SentimentBody, SENTIMENT_RESULT, sentiment, door),
+        Endpoint("tag", TagBody, TAG_RESULT, tag, door),
+        Endpoint("forecast", ForecastBody, FORECAST_RESULT, forecast, door),
     ]
     return {f"/v1/{endpoint.task}": endpoint for endpoint in endpoints}
 
@@ -77,8 +78,8 @@ class _Door:
 
 
 @dataclass(frozen=True, slots=True)
-class _Endpoint(Generic[BodyT, ResultT]):
-    """One task as an ASGI application: how its body is read, and what answers it.
+class Endpoint(Generic[BodyT, ResultT]):
+    """One task: how its body is read, and what answers it. As an ASGI application it is for an `Envelope`.
 
     question: makes of a body what the gateway takes; the work of it belongs to reading.
     """
@@ -91,7 +92,23 @@ class _Endpoint(Generic[BodyT, ResultT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        incoming = Incoming(scope, receive)
+        incoming = Incoming.of_scope(scope)
+        body = Body(self.door.limits.body_bytes, self.door.received)
+        try:
+            answer = await self.reply(incoming, lambda: body.read(incoming, receive))
+        finally:
+            body.release()
+        if isinstance(answer, bytes):
+            await _send_json(send, answer)
+        else:
+            await answer(scope, receive, send)
+
+    async def reply(self, incoming: Incoming, body: bytes | Callable[[], Awaitable[bytes]]) -> bytes | Response:
+        """The answer to one request: the JSON of its results, or an error.
+
+        Args:
+            body: What receives it, if it is not there yet.
+        """
         call = Call(self.task, "http", incoming.request_id, NO_DEADLINE)
         code = Code.INTERNAL
         answer = b""
@@ -101,7 +118,7 @@ class _Endpoint(Generic[BodyT, ResultT]):
             call.deadline = incoming.deadline(self.door.limits.request_timeout_s)
             with Lifetime(call.deadline) as lifetime:
                 incoming.end_with_client(lifetime)
-                answer = await self._answer(incoming, call)
+                answer = await self._answer(body if isinstance(body, bytes) else await body(), call)
             code = Code.OK
         except asyncio.CancelledError:
             # A client that leaves is `Cancelled`: this is the server, at the end of its grace.
@@ -110,26 +127,13 @@ class _Endpoint(Generic[BodyT, ResultT]):
             refusal = shown_error(fault, call.request_id)
         finally:
             record_outcome(self.door.metrics, call, code if refusal is None else refusal.code, incoming.started_s)
-        if refusal is None:
-            await _send_json(send, answer)
-        else:
-            await error_response(refusal)(scope, receive, send)
+        return answer if refusal is None else error_response(refusal)
 
-    async def _answer(self, incoming: Incoming, call: Call) -> bytes:
-        ask = await self._read(incoming)
+    async def _answer(self, raw: bytes, call: Call) -> bytes:
+        door = self.door
+        ask = await door.offload.read(len(raw), lambda: self.question(parse_body(self.body_type, raw, door.limits)))
         answer = await ask(call)
-        return await self.door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
-
-    async def _read(self, incoming: Incoming) -> Question[ResultT]:
-        limits = self.door.limits
-        body = Body(limits.body_bytes, self.door.received)
-        try:
-            raw = await body.read(incoming)
-            return await self.door.offload.read(
-                len(raw), lambda: self.question(parse_body(self.body_type, raw, limits))
-            )
-        finally:
-            body.release()
+        return await door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
 
 
 async def _send_json(send: Send, body: bytes) -> None:
