@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -54,6 +54,8 @@ ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
 Question = Callable[[Call], Coroutine[Any, Any, Answer[ResultT]]]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+
+_PRIORITY_KEY = PRIORITY_HEADER.lower()
 
 _TOKEN_FIELD = re.compile(r"inputs(\[\d+\])(?:(\[\d+\]))?")
 
@@ -147,11 +149,12 @@ class _TaskCall(Generic[RequestT, ResultT]):
 
     async def answer(self, raw: bytes, context: Context) -> bytes:
         started_s = time.monotonic()
-        call = Call(self.task, "grpc", _request_id(context), NO_DEADLINE)
+        metadata = dict(context.invocation_metadata() or ())
+        call = Call(self.task, "grpc", _request_id(metadata), NO_DEADLINE)
         code, payload, error = Code.INTERNAL, b"", None
         try:
             call.deadline = started_s + self._timeout_s(context)
-            call.priority = priority_of(_metadata(context, PRIORITY_HEADER.lower()))
+            call.priority = priority_of(_text(metadata, _PRIORITY_KEY))
             with self.door.running.one_until(call.deadline):
                 payload = await self._answer(raw, call)
             code = Code.OK
@@ -187,7 +190,7 @@ class _ListModels:
     gateway: Gateway
 
     async def answer(self, raw: bytes, context: Context) -> bytes:
-        request_id = _request_id(context)
+        request_id = _request_id(dict(context.invocation_metadata() or ()))
         try:
             parse_message(pb.ListModelsRequest, raw)
             payload = list_models_response(self.gateway.models()).SerializeToString()
@@ -205,12 +208,12 @@ async def _refuse(context: Context, error: ConveyorError, request_id: str) -> No
     await context.abort(STATUS[type(error)], clamp(error.message), error_metadata(error, request_id))
 
 
-def _request_id(context: Context) -> str:
-    return accept_request_id(_metadata(context, REQUEST_ID_KEY))
+def _request_id(metadata: Mapping[str, str | bytes]) -> str:
+    return accept_request_id(_text(metadata, REQUEST_ID_KEY))
 
 
-def _metadata(context: Context, key: str) -> str | None:
-    given = dict(context.invocation_metadata() or ()).get(key)
+def _text(metadata: Mapping[str, str | bytes], key: str) -> str | None:
+    given = metadata.get(key)
     return given if isinstance(given, str) else None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from conveyor.api.deadline import Lifetime
 from conveyor.api.outcome import stopped
@@ -20,22 +19,33 @@ class RunningCalls:
     def __init__(self) -> None:
         self._lifetimes: set[Lifetime] = set()
 
-    @contextmanager
-    def one_until(self, deadline: float) -> Iterator[None]:
+    def one_until(self, deadline: float) -> Lifetime:
         """Cancels its block at `deadline` (monotonic seconds), or when `stop` is called.
 
         Raises:
-            DeadlineExceeded: The deadline passed.
+            DeadlineExceeded: The deadline passed inside the block.
             Unavailable: The server stopped.
         """
-        with Lifetime(deadline) as lifetime:
-            self._lifetimes.add(lifetime)
-            try:
-                yield
-            finally:
-                self._lifetimes.discard(lifetime)
+        return _Counted(deadline, self._lifetimes)
 
     def stop(self) -> None:
         """Ends every call that runs."""
         for lifetime in self._lifetimes:
             lifetime.end(stopped())
+
+
+class _Counted(Lifetime):
+    """A lifetime that is in a set while its block runs."""
+
+    __slots__ = ("_running",)
+
+    def __init__(self, deadline: float, running: set[Lifetime]) -> None:
+        super().__init__(deadline)
+        self._running = running
+        running.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.discard(self)
+        super().__exit__(kind, fault, trace)
