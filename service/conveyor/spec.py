@@ -180,6 +180,10 @@ class ForecastSpec(_Package):
     default_horizon: int = Field(ge=1)
     quantiles: tuple[float, ...] = Field(min_length=1, description="trained levels, ascending")
     history: int = Field(ge=1, le=2**31 - 1, description="steps of history from which the stated quality was measured")
+    streamable: bool = Field(
+        default=True,
+        description="whether a series may be sent bit by bit to a session; its scaling always allows it",
+    )
 
     @model_validator(mode="after")
     def _horizon_and_quantiles_make_sense(self) -> ForecastSpec:

@@ -10,7 +10,8 @@ from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import BacklogLimits
 from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.loop import EngineLoop
-from conveyor.wire.messages import NO_DEADLINE, NORMAL_PRIORITY, FailureBlock, Reply, ResultBlock, RowBlock
+from conveyor.wire.messages import NO_DEADLINE, NORMAL_PRIORITY, FailureBlock, ResultBlock, RowBlock
+from conveyor.wire.port import Reply
 from support.executors import FakeClock, SummingExecutor, SummingScan
 
 __all__ = ["MODEL", "Bench"]

@@ -19,8 +19,8 @@ from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
 from conveyor.engine.warmup import measure_costs
 from conveyor.simulation.engine import EngineLost, SimulatedEngine
 from conveyor.simulation.executor import DeviceClock, SimulatedExecutor, SimulatedScan
-from conveyor.wire.messages import FailureBlock, Inputs, Reply, ResultBlock, RowBlock
-from conveyor.wire.port import EnginePort, EngineStats, ReplySink
+from conveyor.wire.messages import FailureBlock, Inputs, ResultBlock, RowBlock
+from conveyor.wire.port import EnginePort, EngineStats, Reply, ReplySink
 from support.executors import FAILS, NOT_FINITE
 
 __all__ = ["COSTS", "DeviceFaults", "FaultyExecutor", "Ledger", "RecordingEngine", "measured"]

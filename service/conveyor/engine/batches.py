@@ -13,7 +13,8 @@ from conveyor.engine.batching.policy import Plan
 from conveyor.engine.batching.shapes import Stair, bucket
 from conveyor.engine.executors.port import Batch, BatchResult
 from conveyor.errors import Internal
-from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock
+from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock
+from conveyor.wire.port import Reply
 
 __all__ = ["answer", "assemble"]
 

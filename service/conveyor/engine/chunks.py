@@ -86,7 +86,7 @@ class ChunkRunner(Generic[ScanT]):
             if lane and sum(begun.row.length for begun in lane) + row.length > self._limits.lane_steps:
                 break
             self._backlog.remove([row.id])
-            self._outbox.work_on(served.model, [row])
+            self._outbox.work_on(served.model, [row.id])
             if served.is_late(row, self._clock()):
                 served.fail_late([row], self._outbox)
             else:
@@ -101,13 +101,13 @@ class ChunkRunner(Generic[ScanT]):
         done = lane.done()
         if not done:
             phase, group = lane.group()
-            self._outbox.work_on(served.model, [begun.row for begun in group])
+            self._outbox.work_on(served.model, [begun.row.id for begun in group])
             self._run(served, phase, group)
             done = lane.done()
         for begun in done:
             # One before it may have taken its room.
             if begun in lane:
-                self._outbox.work_on(served.model, [begun.row])
+                self._outbox.work_on(served.model, [begun.row.id])
                 self._finish(served, begun)
         self._outbox.put_down()
 
@@ -119,7 +119,7 @@ class ChunkRunner(Generic[ScanT]):
                 self._most_rows = self._rows_under_way()
                 self._backlog.put_back(served.chunks, row)
             else:
-                self._outbox.report_fault(served.model, [row], error)
+                self._outbox.report_fault(served.model, [row.id], error)
         else:
             self._lanes.setdefault(served.chunks, Lane()).begin(LaneRow(row, scan, self._clock()))
 
@@ -181,7 +181,7 @@ class ChunkRunner(Generic[ScanT]):
 
     def _leave_failed(self, served: Served, begun: LaneRow[ScanT], error: Exception) -> None:
         self._remove(served.chunks, [begun.row.id])
-        self._outbox.report_fault(served.model, [begun.row], error)
+        self._outbox.report_fault(served.model, [begun.row.id], error)
 
     def _make_room(self, keep: LaneRow[ScanT]) -> bool:
         """Puts the least urgent row but one back into its queue; returns whether there was any."""

@@ -17,9 +17,10 @@ from conveyor.domain import ModelKey
 from conveyor.lifecycle.background import Background
 from conveyor.lifecycle.phase import LAST_WRITES_S
 from conveyor.wire.channel import Channel
-from conveyor.wire.messages import BatchReport, FailureBlock, Reply, ResultBlock, RowBlock
-from conveyor.wire.port import EnginePort, EngineStats
-from conveyor.wire.seam import SEAM, Answered, Cancel, Fault, LoadModel, TellStats, UnloadModel
+from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock, RowBlock
+from conveyor.wire.port import EnginePort, EngineStats, Reply
+from conveyor.wire.seam import SEAM, Answered, AskSession, Cancel, Fault, LoadModel, TellStats, UnloadModel
+from conveyor.wire.sessions import SessionBlock, SessionResults, SessionState
 
 __all__ = ["EngineHost"]
 
@@ -91,6 +92,10 @@ class EngineHost:
                 np.add(message.requests, first, out=message.requests)
                 front_end.rows.update(message.ids.tolist())
                 self._engine.submit(message)
+            case SessionBlock():
+                np.add(message.ids, first, out=message.ids)
+                front_end.rows.update(message.ids.tolist())
+                self._engine.submit(message)
             case Cancel():
                 ids = (message.ids + first).tolist()
                 front_end.rows.difference_update(ids)
@@ -101,10 +106,20 @@ class EngineHost:
                 self._background.start(self._answer(front_end, number, self._unload(front_end, key)))
             case TellStats(number):
                 self._background.start(self._answer(front_end, number, self._engine.stats()))
+            case AskSession(number, call):
+                self._background.start(self._answer(front_end, number, self._engine.session(call)))
 
-    async def _answer(self, front_end: _FrontEnd, number: int, work: Awaitable[EngineStats | None]) -> None:
+    async def _answer(
+        self, front_end: _FrontEnd, number: int, work: Awaitable[EngineStats | SessionState | None]
+    ) -> None:
         try:
-            answer = Answered(number, stats=await work)
+            match await work:
+                case EngineStats() as stats:
+                    answer = Answered(number, stats=stats)
+                case SessionState() as session:
+                    answer = Answered(number, session=session)
+                case None:
+                    answer = Answered(number)
         except Exception as error:
             # Whatever it is: who asked must not wait for ever.
             answer = Answered(number, fault=Fault.of(error))
@@ -139,7 +154,7 @@ class EngineHost:
         self._engine.cancel(front_end.rows)
 
     def _on_reply(self, reply: Reply) -> None:
-        if isinstance(reply, ResultBlock):
+        if isinstance(reply, ResultBlock | SessionResults):
             self._observe(reply.report)
             self._send_results(reply)
             return
@@ -150,13 +165,12 @@ class EngineHost:
             own_ids = [row_id & _OWN_ID for row_id in ids]
             self._send(number, ids, FailureBlock(reply.model, own_ids, reply.error, reply.message))
 
-    def _send_results(self, results: ResultBlock) -> None:
+    def _send_results(self, results: ResultBlock | SessionResults) -> None:
         rows = sum(len(front_end.rows) for front_end in self._front_ends.values())
         for number, block in _by_front_end(results):
             own = len(self._front_ends[number].rows) if number in self._front_ends else 0
             report = block.report if rows == own else replace(block.report, rows_elsewhere=rows - own)
-            message = ResultBlock(block.ids & _OWN_ID, block.lengths, block.stepwise, block.arrays, report)
-            self._send(number, block.ids.tolist(), message)
+            self._send(number, block.ids.tolist(), replace(block, ids=block.ids & _OWN_ID, report=report))
 
     def _send(self, number: int, ids: list[int], message: Reply) -> None:
         front_end = self._front_ends.get(number)
@@ -165,7 +179,7 @@ class EngineHost:
             front_end.channel.send(message)
 
 
-def _by_front_end(block: ResultBlock) -> Iterator[tuple[int, ResultBlock]]:
+def _by_front_end(block: ResultBlock | SessionResults) -> Iterator[tuple[int, ResultBlock | SessionResults]]:
     """The rows of a result, a block for each front end; all blocks carry the report of the whole execution."""
     if len(block.ids) == 0:
         # Every row of the execution failed, and is told so in a block of its own.
@@ -176,14 +190,5 @@ def _by_front_end(block: ResultBlock) -> Iterator[tuple[int, ResultBlock]]:
         return
     for number in np.unique(owners).tolist():
         mine: npt.NDArray[np.bool_] = owners == number
-        entries = np.repeat(mine, block.lengths) if block.stepwise else mine
-        yield (
-            number,
-            replace(
-                block,
-                ids=block.ids[mine],
-                lengths=block.lengths[mine],
-                arrays={name: array[entries] for name, array in block.arrays.items()},
-                report=replace(block.report, queue_s=block.report.queue_s[mine]),
-            ),
-        )
+        part = block.rows(mine)
+        yield number, replace(part, report=replace(part.report, queue_s=part.report.queue_s[mine]))

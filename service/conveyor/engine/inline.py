@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,9 +16,10 @@ from conveyor.engine.batching.backlog import BacklogLimits
 from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
 from conveyor.engine.loop import EngineLoop
+from conveyor.engine.sessions.options import IN_MEMORY, SessionOptions
 from conveyor.errors import Unavailable
-from conveyor.wire.messages import RowBlock
-from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink, Work
+from conveyor.wire.sessions import SessionCall, SessionState
 
 __all__ = ["InlineEngine"]
 
@@ -36,6 +38,7 @@ class InlineEngine:
         executor: Called on the event loop only.
         on_lost: Called with the reason if an execution failed in a way that leaves nothing to go on with; every row
             was answered before.
+        sessions: What is told about streaming sessions.
     """
 
     def __init__(
@@ -44,9 +47,12 @@ class InlineEngine:
         backlog_limits: BacklogLimits,
         batch_limits: BatchLimits,
         on_lost: Callable[[str], None],
+        sessions: SessionOptions = IN_MEMORY,
     ) -> None:
         self._executor = executor
         self._limits = backlog_limits, batch_limits
+        self._sessions = sessions
+        self._alarm: asyncio.TimerHandle | None = None
         self._on_lost = on_lost
         self._closed = False
         self._scheduled = False
@@ -56,9 +62,11 @@ class InlineEngine:
         """Sets where replies go."""
         self._event_loop = asyncio.get_running_loop()
         self._sink = sink
-        self._loop: EngineLoop[Any] = EngineLoop(self._executor, *self._limits, reply=sink, clock=time.monotonic)
+        self._loop: EngineLoop[Any] = EngineLoop(
+            self._executor, *self._limits, reply=sink, clock=time.monotonic, sessions=self._sessions
+        )
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Queues the rows of a block."""
         if self._closed:
             self._sink(block.refused(ENGINE_STOPPED))
@@ -70,9 +78,16 @@ class InlineEngine:
         """Drops rows nobody waits for."""
         self._loop.cancel(ids)
 
+    async def session(self, call: SessionCall) -> SessionState:
+        """Does what a call asks with a session."""
+        answer = self._do(lambda: self._loop.session(call))
+        self._set_alarm()
+        return answer
+
     async def load(self, key: ModelKey, directory: Path) -> None:
         """Loads and warms a package; nothing else happens meanwhile."""
         self._do(lambda: self._loop.load(key, directory))
+        self._set_alarm()
 
     async def unload(self, key: ModelKey) -> None:
         """Forgets a model."""
@@ -101,8 +116,13 @@ class InlineEngine:
     def _step(self) -> None:
         """One execution; the loop looks at its sockets before the next."""
         self._scheduled = False
+        if self._ended.is_set():
+            return
         try:
             self._loop.step()
+            if self._closed and self._loop.idle:
+                self._loop.close()
+                self._ended.set()
         except Exception:
             _log.exception("the engine failed")
             self._closed = True
@@ -112,5 +132,12 @@ class InlineEngine:
             return
         if not self._loop.idle:
             self._schedule()
-        elif self._closed:
-            self._ended.set()
+        elif not self._closed:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        """Sees to it that what is to be done though nobody asks is done in time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        wait_s = self._loop.wakes_at - time.monotonic()
+        self._alarm = self._event_loop.call_later(max(wait_s, 0.0), self._schedule) if math.isfinite(wait_s) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -18,9 +19,11 @@ from conveyor.engine.batching.backlog import BacklogLimits
 from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
 from conveyor.engine.loop import EngineLoop
+from conveyor.engine.sessions.options import IN_MEMORY, SessionOptions
 from conveyor.errors import Unavailable
 from conveyor.wire.messages import RowBlock
-from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink, Work
+from conveyor.wire.sessions import SessionBlock, SessionCall, SessionState
 
 __all__ = ["LocalEngine"]
 
@@ -45,7 +48,7 @@ class _Question:
 
 
 # None asks the thread to finish what waits and end.
-_Command = RowBlock | _Cancel | _Question | None
+_Command = Work | _Cancel | _Question | None
 
 
 class LocalEngine:
@@ -55,6 +58,7 @@ class LocalEngine:
         make_executor: Called once, on the engine's thread, which then makes every call to the executor.
         on_lost: Called on the event loop with the reason if the thread dies, or can't begin because there is no such
             device; every row and every question it had was answered before.
+        sessions: What is told about streaming sessions.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class LocalEngine:
         backlog_limits: BacklogLimits,
         batch_limits: BatchLimits,
         on_lost: Callable[[str], None],
+        sessions: SessionOptions = IN_MEMORY,
     ) -> None:
         self._make_executor = make_executor
         self._backlog_limits = backlog_limits
         self._batch_limits = batch_limits
         self._on_lost = on_lost
+        self._sessions = sessions
         self._inbox: queue.SimpleQueue[_Command] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._main, name="conveyor-engine", daemon=True)
@@ -79,7 +85,7 @@ class LocalEngine:
         self._ended = self._event_loop.create_future()
         self._thread.start()
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Queues the rows of a block."""
         if self._closed:
             self._refuse(block)
@@ -89,6 +95,10 @@ class LocalEngine:
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for."""
         self._inbox.put(_Cancel(ids))
+
+    def session(self, call: SessionCall) -> Awaitable[SessionState]:
+        """Does what a call asks with a session."""
+        return self._ask(lambda loop: loop.session(call))
 
     def load(self, key: ModelKey, directory: Path) -> Awaitable[None]:
         """Loads and warms a package."""
@@ -119,7 +129,7 @@ class LocalEngine:
             self._inbox.put(_Question(work, future))
         return future
 
-    def _refuse(self, block: RowBlock) -> None:
+    def _refuse(self, block: Work) -> None:
         self._sink(block.refused(ENGINE_STOPPED))
 
     def _main(self) -> None:
@@ -140,12 +150,14 @@ class LocalEngine:
             self._batch_limits,
             reply=lambda reply: self._call(self._sink, reply),
             clock=time.monotonic,
+            sessions=self._sessions,
         )
         try:
             draining = False
             while not (draining and loop.idle):
                 draining = self._take_commands(loop, wait=loop.idle) or draining
                 loop.step()
+            loop.close()
         except BaseException:
             _log.exception("the engine's thread died")
             self._call(self._lose, loop, "the engine was lost")
@@ -153,13 +165,15 @@ class LocalEngine:
             self._call(self._ended.set_result, None)
 
     def _take_commands(self, loop: EngineLoop[Any], *, wait: bool) -> bool:
-        """Runs every command that is there, waiting for one first if told to; returns whether to drain."""
+        """Runs every command that is there, waiting for one first if told to, until the loop has something to do of
+        its own; returns whether to drain."""
         draining = False
+        wait_s = loop.wakes_at - time.monotonic()
         try:
-            command = self._inbox.get(block=wait)
+            command = self._inbox.get(wait and wait_s > 0, wait_s if math.isfinite(wait_s) and wait_s > 0 else None)
             while True:
                 match command:
-                    case RowBlock():
+                    case RowBlock() | SessionBlock():
                         loop.submit(command)
                     case _Cancel():
                         loop.cancel(command.ids)
@@ -190,7 +204,7 @@ class LocalEngine:
             loop.fail_all("the engine failed; its rows were not computed")
         while not self._inbox.empty():
             match self._inbox.get_nowait():
-                case RowBlock() as block:
+                case RowBlock() | SessionBlock() as block:
                     self._refuse(block)
                 case _Question() as question:
                     _settle(question.future, Unavailable(reason), None)

@@ -22,10 +22,13 @@ from conveyor.engine.chunks import ChunkRunner
 from conveyor.engine.executors.port import Executor, OutOfDeviceMemory
 from conveyor.engine.outbox import Outbox
 from conveyor.engine.served import Line, Served
+from conveyor.engine.sessions.options import IN_MEMORY, SessionOptions
+from conveyor.engine.sessions.runner import ModelSessions, SessionRunner
 from conveyor.engine.warmup import measure_costs
 from conveyor.errors import DeadlineExceeded, Internal, NotFound, PackageError, Problem, QueueFull, Unavailable
-from conveyor.wire.messages import Reply, RowBlock
-from conveyor.wire.port import CostReport, EngineStats
+from conveyor.wire.messages import RowBlock
+from conveyor.wire.port import CostReport, EngineStats, Reply, Work
+from conveyor.wire.sessions import SessionBlock, SessionCall, SessionState
 
 __all__ = ["EngineLoop", "Measure"]
 
@@ -44,6 +47,10 @@ class EngineLoop(Generic[ScanT]):
         reply: Takes each answer; must not block.
         clock: Monotonic seconds, read around each execution.
         measure: Finds out what a model costs.
+        sessions: What is told about streaming sessions.
+
+    Raises:
+        OSError: The state directory of sessions can't be used.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class EngineLoop(Generic[ScanT]):
         reply: Callable[[Reply], None],
         clock: Callable[[], float],
         measure: Measure = measure_costs,
+        sessions: SessionOptions = IN_MEMORY,
     ) -> None:
         self._executor = executor
         self._backlog: Backlog[Line] = Backlog(backlog_limits)
@@ -63,22 +71,37 @@ class EngineLoop(Generic[ScanT]):
         self._clock = clock
         self._measure = measure
         self._models: dict[ModelKey, Served] = {}
-        self._share: FairShare[ModelKey] = FairShare()
+        # Rows of a model and its sessions take turns as two models do.
+        self._share: FairShare[ModelKey | ModelSessions] = FairShare()
+        self._sessions = SessionRunner(executor, sessions, self._outbox, clock)
         self._chunks = ChunkRunner(executor, self._backlog, limits, self._outbox, clock)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits or is under way."""
-        return len(self._backlog) == 0 and not self._chunks.lines
+        return len(self._backlog) == 0 and not self._chunks.lines and not self._sessions.waiting
+
+    @property
+    def wakes_at(self) -> float:
+        """When `step` has something to do although nothing waits; monotonic seconds."""
+        return self._sessions.wakes_at
 
     def step(self) -> None:
-        """Gives one model the device for one execution: a batch, or a chunk of its long rows."""
+        """Gives one model the device for one execution: a batch, or a chunk of its long rows, or of its sessions."""
         self._expire(self._clock())
+        self._sessions.keep_house()
         waiting = self._waiting()
         if not waiting:
             return
-        model = self._share.next(waiting)
-        served = self._models[model]
+        turn = self._share.next(waiting)
+        started = self._clock()
+        if isinstance(turn, ModelSessions):
+            turn.turns.run()
+        else:
+            self._step_rows(self._models[turn])
+        self._share.charge(turn, self._clock() - started)
+
+    def _step_rows(self, served: Served) -> None:
         has_lane = self._chunks.fill(served)
         has_batch = self._backlog.queue(served.whole) is not None
         started = self._clock()
@@ -90,17 +113,31 @@ class EngineLoop(Generic[ScanT]):
             if has_lane:
                 share = self._limits.lane_share
                 served.lane_owed_s += (self._clock() - started) * share / (1 - share)
-        self._share.charge(model, self._clock() - started)
 
-    def _waiting(self) -> Collection[ModelKey]:
-        """The models that can use the device now, each once."""
+    def _waiting(self) -> Collection[ModelKey | ModelSessions]:
+        """The models, and models' sessions, that can use the device now, each once."""
         may_begin = self._chunks.has_room
-        found = [line.model for line in self._backlog.waiting() if may_begin or not line.in_chunks]
+        found: list[ModelKey | ModelSessions] = [*self._sessions.waiting]
+        found += [line.model for line in self._backlog.waiting() if may_begin or not line.in_chunks]
         found += [line.model for line in self._chunks.lines]
         return found if len(found) < 2 else dict.fromkeys(found)
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Queues the rows of a block; what can't be queued is answered at once."""
+        if isinstance(block, SessionBlock):
+            self._sessions.submit(block)
+        else:
+            self._submit_rows(block)
+
+    def session(self, call: SessionCall) -> SessionState:
+        """Does what a call asks with a session.
+
+        Raises:
+            ConveyorError: It can't be done.
+        """
+        return self._sessions.call(call)
+
+    def _submit_rows(self, block: RowBlock) -> None:
         served = self._models.get(block.model)
         if served is None:
             self._outbox.fail(block.model, block.ids.tolist(), NotFound, f"model {block.model.name!r} is not loaded")
@@ -132,6 +169,7 @@ class EngineLoop(Generic[ScanT]):
         """Drops rows nobody waits for."""
         self._backlog.remove(ids)
         self._chunks.cancel(ids)
+        self._sessions.cancel(ids)
 
     def load(self, key: ModelKey, directory: Path) -> None:
         """Puts a package on the device and measures what it costs, which warms it too.
@@ -153,9 +191,13 @@ class EngineLoop(Generic[ScanT]):
             problem = Problem("weights.safetensors", "", f"cannot be run on this device: {error}")
             raise PackageError([problem]) from error
         self._models[key] = Served(key, costs, longest_whole(costs, self._limits.slice_s))
+        self._sessions.load(key, directory, costs)
 
     def unload(self, key: ModelKey) -> None:
-        """Forgets a model; its rows that wait or are under way fail."""
+        """Forgets a model; its rows, and what is asked of its sessions, fail if they wait or are under way."""
+        turn = self._sessions.unload(key)
+        if turn is not None:
+            self._share.forget(turn)
         ids = self._ids(key)
         self.cancel(ids)
         del self._models[key]
@@ -169,12 +211,17 @@ class EngineLoop(Generic[ScanT]):
             ids = list(dict.fromkeys([*self._outbox.under_way(model), *self._ids(model)]))
             self.cancel(ids)
             self._outbox.fail(model, ids, Internal, message)
+        self._sessions.fail_all(message)
+
+    def close(self) -> None:
+        """Writes sessions to their state directory, if there is one. Nothing may wait, and nothing is asked later."""
+        self._sessions.close()
 
     def stats(self) -> EngineStats:
         """The engine as of now."""
         return EngineStats(
             device=self._executor.device,
-            queued_rows={model: len(self._ids(model)) for model in self._models},
+            queued_rows={model: len(self._ids(model)) + len(self._sessions.ids(model)) for model in self._models},
             device_memory_bytes=self._executor.memory_bytes(),
             costs={
                 model: CostReport(
@@ -183,6 +230,7 @@ class EngineLoop(Generic[ScanT]):
                 for model, served in self._models.items()
             },
             plans={model: self._executor.plan(model) for model in self._models},
+            sessions=self._sessions.counts(),
         )
 
     def _ids(self, model: ModelKey) -> list[int]:
@@ -203,7 +251,7 @@ class EngineLoop(Generic[ScanT]):
         now = self._clock()
         rows = form_batch(queue, self._limits, self._budget.steps, served.costs, now)
         self._backlog.remove([row.id for row in rows])
-        self._outbox.work_on(served.model, rows)
+        self._outbox.work_on(served.model, [row.id for row in rows])
         plan = plan_batch(rows, served.costs)
         end = now + plan.seconds
         late = [row for row in rows if row.deadline < end]
@@ -237,7 +285,7 @@ class EngineLoop(Generic[ScanT]):
                     # In chunks it needs less at a time.
                     self._backlog.put_back(served.chunks, rows[0])
                 else:
-                    self._outbox.report_fault(model, rows, error)
+                    self._outbox.report_fault(model, [row.id for row in rows], error)
                 return
         if not replies:
             # Out of the handler: the error would keep what the failed attempt had on the device.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from conveyor.domain import ModelKey
-from conveyor.engine.batching.backlog import Row
 from conveyor.errors import Internal
-from conveyor.wire.messages import FailureBlock, Reply
+from conveyor.wire.messages import FailureBlock
+from conveyor.wire.port import Reply
 
 __all__ = ["Outbox"]
 
@@ -27,9 +27,9 @@ class Outbox:
         self._reply = reply
         self._under_way: dict[int, ModelKey] = {}
 
-    def work_on(self, model: ModelKey, rows: Sequence[Row]) -> None:
+    def work_on(self, model: ModelKey, ids: Sequence[int]) -> None:
         """These rows, and no others, are in an execution from now on."""
-        self._under_way = {row.id: model for row in rows}
+        self._under_way = dict.fromkeys(ids, model)
 
     def put_down(self) -> None:
         """No row is in an execution any more: what was not answered stands in a queue or in a lane."""
@@ -50,7 +50,7 @@ class Outbox:
         if ids:
             self.send(FailureBlock(model, ids, error.__name__, message))
 
-    def report_fault(self, model: ModelKey, rows: Sequence[Row], error: Exception) -> None:
+    def report_fault(self, model: ModelKey, ids: Sequence[int], error: Exception) -> None:
         """Fails rows for whatever an executor raised; the engine goes on."""
-        _log.error("rows failed", model=model.name, version=model.version, rows=len(rows), exc_info=error)
-        self.fail(model, [row.id for row in rows], Internal, "the model failed on this input")
+        _log.error("rows failed", model=model.name, version=model.version, rows=len(ids), exc_info=error)
+        self.fail(model, ids, Internal, "the model failed on this input")

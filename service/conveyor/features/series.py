@@ -10,6 +10,7 @@ float64 arithmetic, so a series may be cut anywhere and gives the same bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -21,7 +22,7 @@ from conveyor.errors import InvalidArgument
 from conveyor.features.time import calendar_waves
 from conveyor.spec import SeriesSpec
 
-__all__ = ["MAX_MAGNITUDE", "EncodedSeries", "SeriesEncoder", "SeriesState"]
+__all__ = ["MAX_MAGNITUDE", "EncodedSeries", "SeriesEncoder", "SeriesState", "run_scale", "scales"]
 
 # Squares of larger values, summed and scaled back, would leave float64.
 MAX_MAGNITUDE: Final = 1e100
@@ -61,11 +62,14 @@ class EncodedSeries:
 
 
 class SeriesEncoder:
-    """Encodes the series of one package. Holds no state of any series; any thread may call it."""
+    """Encodes the series of one package. Holds no state of any series; any thread may call it.
+
+    decay: what a step leaves of the weights of those before it.
+    """
 
     def __init__(self, spec: SeriesSpec) -> None:
         self._spec = spec
-        self._decay = 0.5 ** (1.0 / spec.half_life_steps)
+        self.decay = 0.5 ** (1.0 / spec.half_life_steps)
         self._targets = [spec.features.index(name) for name in spec.targets]
 
     def initial_state(self) -> SeriesState:
@@ -96,15 +100,17 @@ class SeriesEncoder:
             raise InvalidArgument(f"values must be finite and within {MAX_MAGNITUDE:g} of zero")
         means, deviations = np.empty_like(values), np.empty_like(values)
         last = [
-            self._run(column, float(mean), float(variance), float(weight), means[:, index], deviations[:, index])
+            run_scale(
+                self.decay, column, float(mean), float(variance), float(weight), means[:, index], deviations[:, index]
+            )
             for index, (column, mean, variance, weight) in enumerate(
                 zip(values.T.tolist(), state.mean, state.variance, state.weight, strict=True)
             )
         ]
-        scales = _scales(means, deviations)
+        scales_at = scales(means, deviations)
         present = ~np.isnan(values)
         inputs = np.zeros((num_steps, self._spec.width), np.float32)
-        inputs[:, :num_features] = np.where(present, (values - means) / scales, 0.0)
+        inputs[:, :num_features] = np.where(present, (values - means) / scales_at, 0.0)
         inputs[:, num_features : 2 * num_features] = present
         if self._spec.calendar and start is not None:
             inputs[:, 2 * num_features : -1] = calendar_waves(
@@ -113,7 +119,7 @@ class SeriesEncoder:
             inputs[:, -1] = 1.0
         mean, variance, weight = np.array(last).T
         after = SeriesState(state.steps + num_steps, mean, variance, weight)
-        return EncodedSeries(inputs, means[:, self._targets], scales[:, self._targets]), after
+        return EncodedSeries(inputs, means[:, self._targets], scales_at[:, self._targets]), after
 
     def standardise(self, values: _Array, loc: _Array, scale: _Array) -> _Array:
         """`(values - loc) / scale`; float64, shapes as broadcast."""
@@ -129,35 +135,45 @@ class SeriesEncoder:
         restored = outputs.astype(np.float64) * scale[..., None, :, None] + loc[..., None, :, None]
         return np.asarray(restored, np.float64)
 
-    def _run(
-        self, column: list[float], mean: float, variance: float, weight: float, means: _Array, deviations: _Array
-    ) -> tuple[float, float, float]:
-        """Runs one feature; writes mean and deviation at each step into `means` and `deviations`, float64 [steps].
 
-        Plain floats in a plain loop: numpy has no recurrence, and reassociating the sums would change bits.
-        """
-        decay, sqrt = self._decay, math.sqrt
-        mean_at: list[float] = []
-        deviation_at: list[float] = []
-        deviation = sqrt(variance)
-        for value in column:
-            weight *= decay
-            if value == value:  # not NaN
-                old_weight = weight
-                weight += 1.0
-                gap = value - mean
-                step = gap / weight
-                mean += step
-                variance = old_weight / weight * (variance + gap * step)
-                deviation = sqrt(variance)
-            mean_at.append(mean)
-            deviation_at.append(deviation)
-        means[:] = mean_at
-        deviations[:] = deviation_at
-        return mean, variance, weight
+def run_scale(
+    decay: float,
+    column: Sequence[float],
+    mean: float,
+    variance: float,
+    weight: float,
+    means: _Array,
+    deviations: _Array,
+) -> tuple[float, float, float]:
+    """Runs one feature; writes mean and deviation at each step into `means` and `deviations`, float64 [steps].
+
+    Plain floats in a plain loop: numpy has no recurrence, and reassociating the sums would change bits.
+
+    Returns:
+        Mean, variance and weight after the last step.
+    """
+    sqrt = math.sqrt
+    mean_at: list[float] = []
+    deviation_at: list[float] = []
+    deviation = sqrt(variance)
+    for value in column:
+        weight *= decay
+        if value == value:  # not NaN
+            old_weight = weight
+            weight += 1.0
+            gap = value - mean
+            step = gap / weight
+            mean += step
+            variance = old_weight / weight * (variance + gap * step)
+            deviation = sqrt(variance)
+        mean_at.append(mean)
+        deviation_at.append(deviation)
+    means[:] = mean_at
+    deviations[:] = deviation_at
+    return mean, variance, weight
 
 
-def _scales(means: _Array, deviations: _Array) -> _Array:
+def scales(means: _Array, deviations: _Array) -> _Array:
     """The deviation, or where nothing has moved yet a thousandth of the mean, or 1 where that is 0 too."""
     size = np.abs(means)
     still = np.maximum(deviations, _SCALE_OF_STILL * size)

@@ -20,7 +20,16 @@ from pandas.tseries.offsets import BaseOffset, Day, Tick
 from conveyor.errors import InvalidArgument
 from conveyor.spec import Calendar
 
-__all__ = ["calendar_waves", "check_span", "parse_frequency", "parse_start", "same_frequency", "timestamps"]
+__all__ = [
+    "calendar_waves",
+    "check_span",
+    "fixed_step_us",
+    "parse_frequency",
+    "parse_start",
+    "same_frequency",
+    "timestamps",
+    "waves_at",
+]
 
 _MAX_ALIAS: Final = 32  # code points; the longest alias in use is far shorter
 _ACCEPTED: Final = "a pandas offset alias of a positive step is accepted, such as '30min', 'h', 'D', 'B' or 'MS'"
@@ -110,10 +119,14 @@ def calendar_waves(
     Raises:
         InvalidArgument: As for `timestamps`.
     """
-    waves = np.zeros((count, 2 * len(items)))
-    if not waves.size:
-        return waves
-    times = _utc_times(start, frequency, first_step, count)
+    if not count or not items:
+        return np.zeros((count, 2 * len(items)))
+    return waves_at(_utc_times(start, frequency, first_step, count), items)
+
+
+def waves_at(times: npt.NDArray[np.datetime64], items: Sequence[Calendar]) -> npt.NDArray[np.float64]:
+    """The same at any times: datetime64[us] [...], in UTC → float64 [..., 2 * items]."""
+    waves = np.empty((*times.shape, 2 * len(items)))
     days = times.astype("datetime64[D]")
     for index, item in enumerate(items):
         if item == "time_of_day":
@@ -122,9 +135,18 @@ def calendar_waves(
             turn = (days.astype(np.int64) + _EPOCH_WEEKDAY) % 7 / 7
         else:
             turn = (days - days.astype("datetime64[Y]")).astype(np.int64) / 365.25
-        waves[:, 2 * index] = np.sin(2 * np.pi * turn)
-        waves[:, 2 * index + 1] = np.cos(2 * np.pi * turn)
+        waves[..., 2 * index] = np.sin(2 * np.pi * turn)
+        waves[..., 2 * index + 1] = np.cos(2 * np.pi * turn)
     return waves
+
+
+def fixed_step_us(frequency: str) -> int | None:
+    """Microseconds of a step that always takes the same time, None of one that follows the calendar.
+
+    Raises:
+        InvalidArgument: The frequency cannot be read.
+    """
+    return _microseconds(parse_frequency(frequency))
 
 
 def _utc_times(start: datetime, frequency: str, first_step: int, count: int) -> npt.NDArray[np.datetime64]:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError, DeadlineExceeded, QueueFull, error_named
 from conveyor.gateway.call import Call
-from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, Reply, ResultBlock, RowBlock
-from conveyor.wire.port import EnginePort
+from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, ResultBlock, RowBlock
+from conveyor.wire.port import EnginePort, Reply
 
 __all__ = ["Dispatcher", "RowResult"]
 
@@ -144,7 +144,7 @@ class Dispatcher:
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)
-        else:
+        elif isinstance(reply, FailureBlock):
             self._fail(reply)
 
     def _deliver(self, block: ResultBlock) -> None:

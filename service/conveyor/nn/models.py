@@ -183,7 +183,7 @@ class SeriesForecaster(nn.Module):
         Returns:
             float32 [rows, origins, horizon, targets, 1 + quantiles], as `predict` gives for a row that ends there.
         """
-        return self._forecast(self.recurrent.outputs(x, lengths)[:, steps])
+        return self.forecast_from(self.recurrent.outputs(x, lengths)[:, steps])
 
     def embed(self, inputs: Tensor) -> Tensor:
         """float32 [rows, steps, width], as it is: what the first recurrent layer takes."""
@@ -196,9 +196,11 @@ class SeriesForecaster(nn.Module):
 
     def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layer puts out."""
-        return {"forecast": self._forecast(self.recurrent.final(outputs, lengths))}
+        return {"forecast": self.forecast_from(self.recurrent.final(outputs, lengths))}
 
-    def _forecast(self, states: Tensor) -> Tensor:
+    def forecast_from(self, states: Tensor) -> Tensor:
+        """What is forecast from the last layer's h after some step: float32 [..., hidden] → [..., horizon, targets,
+        1 + quantiles]."""
         outputs: Tensor = self.head(self.dropout(states))
         return outputs.reshape(*states.shape[:-1], *self._shape)
 

@@ -19,8 +19,9 @@ from conveyor.engine.warmup import measure_costs
 from conveyor.errors import Unavailable
 from conveyor.simulation.executor import DeviceClock
 from conveyor.simulation.network import Network
-from conveyor.wire.messages import Reply, RowBlock
-from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
+from conveyor.wire.messages import RowBlock
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, Reply, ReplySink, Work
+from conveyor.wire.sessions import SessionBlock, SessionCall, SessionState
 
 __all__ = ["EngineLost", "SimulatedEngine"]
 
@@ -49,7 +50,7 @@ class _Question:
     future: asyncio.Future[Any]
 
 
-_Command = RowBlock | _Cancel | _Question
+_Command = Work | _Cancel | _Question
 
 
 class SimulatedEngine:
@@ -102,7 +103,7 @@ class SimulatedEngine:
         self._sink = sink
         self._ended: asyncio.Future[None] = self._event_loop.create_future()
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Queues the rows of a block."""
         if self._closed:
             self._refuse(block)
@@ -112,6 +113,10 @@ class SimulatedEngine:
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for."""
         self._send(_Cancel(ids))
+
+    def session(self, call: SessionCall) -> Awaitable[SessionState]:
+        """Does what a call asks with a session."""
+        return self._ask(lambda engine: engine.session(call))
 
     def load(self, key: ModelKey, directory: Path) -> Awaitable[None]:
         """Loads a model."""
@@ -139,7 +144,7 @@ class SimulatedEngine:
             self._send(_Question(work, future))
         return future
 
-    def _refuse(self, block: RowBlock) -> None:
+    def _refuse(self, block: Work) -> None:
         self._sink(block.refused(ENGINE_STOPPED))
 
     # The engine's side
@@ -166,7 +171,7 @@ class SimulatedEngine:
             while self._inbox and self._inbox[0][0] <= when:
                 _, command = self._inbox.popleft()
                 match command:
-                    case RowBlock():
+                    case RowBlock() | SessionBlock():
                         self._engine.submit(command)
                     case _Cancel():
                         self._engine.cancel(command.ids)
@@ -211,7 +216,7 @@ class SimulatedEngine:
         self._engine.fail_all("the engine failed; its rows were not computed")
         for _, command in self._inbox:
             match command:
-                case RowBlock():
+                case RowBlock() | SessionBlock():
                     self._refuse(command)
                 case _Question():
                     _settle(command.future, Unavailable("the engine was lost"), None)

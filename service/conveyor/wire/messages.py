@@ -23,7 +23,6 @@ __all__ = [
     "BatchReport",
     "FailureBlock",
     "Inputs",
-    "Reply",
     "ResultBlock",
     "RowBlock",
 ]
@@ -117,6 +116,12 @@ class ResultBlock:
     arrays: Mapping[str, npt.NDArray[np.generic]]
     report: BatchReport
 
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> ResultBlock:
+        """Some of the rows, with the report as it is. chosen: bool [rows]."""
+        entries = np.repeat(chosen, self.lengths) if self.stepwise else chosen
+        arrays = {name: array[entries] for name, array in self.arrays.items()}
+        return ResultBlock(self.ids[chosen], self.lengths[chosen], self.stepwise, arrays, self.report)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FailureBlock:
@@ -126,6 +131,3 @@ class FailureBlock:
     ids: Sequence[int]
     error: str
     message: str
-
-
-Reply = ResultBlock | FailureBlock

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from conveyor.domain import ModelKey
-from conveyor.wire.messages import Reply, RowBlock
+from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
+from conveyor.wire.sessions import SessionBlock, SessionCall, SessionResults, SessionState
 
-__all__ = ["ENGINE_STOPPED", "CostReport", "EnginePort", "EngineStats", "PlanReport", "ReplySink"]
+__all__ = [
+    "ENGINE_STOPPED",
+    "CostReport",
+    "EnginePort",
+    "EngineStats",
+    "PlanReport",
+    "Reply",
+    "ReplySink",
+    "SessionCounts",
+    "Work",
+]
 
 # What an engine says that was drained.
 ENGINE_STOPPED = "the engine has stopped"
 
+# What is submitted, and what comes back.
+Work = RowBlock | SessionBlock
+Reply = ResultBlock | SessionResults | FailureBlock
 ReplySink = Callable[[Reply], None]
 
 
@@ -46,12 +60,29 @@ class PlanReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionCounts:
+    """The sessions of a model in one engine.
+
+    live: sessions that can be used, wherever their state lies.
+    state_bytes: memory that is held for states, by tier (`device`, `host`).
+    evicted: sessions that were ended by the engine since it began, by reason (`idle`, `unloaded`).
+    moved: states that were moved since it began, by where they went (`host`, `disk`, `device`).
+    """
+
+    live: int
+    state_bytes: Mapping[str, int]
+    evicted: Mapping[str, int]
+    moved: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """The engine as it stands.
 
     queued_rows: rows that wait or are run in chunks, by model.
     device_memory_bytes: by kind (`weights`, `allocated`).
     engines: how many share the work.
+    sessions: by model, of those that were asked for sessions.
     """
 
     device: str
@@ -60,6 +91,7 @@ class EngineStats:
     costs: Mapping[ModelKey, CostReport]
     plans: Mapping[ModelKey, PlanReport]
     engines: int = 1
+    sessions: Mapping[ModelKey, SessionCounts] = field(default_factory=dict)
 
 
 class EnginePort(Protocol):
@@ -72,12 +104,21 @@ class EnginePort(Protocol):
     def connect(self, sink: ReplySink) -> None:
         """Sets where replies go. Called once, on the event loop, before any other call."""
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Queues the rows of a block. A model that is not loaded fails them with `NotFound`, a full queue with
         `QueueFull`."""
 
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for any more. Those already running are computed and their answers dropped."""
+
+    def session(self, call: SessionCall) -> Awaitable[SessionState]:
+        """Does what a call asks with a session as its last finished row left it. A session that is opened or forked
+        must have a key for which `engine_of` names the engine that has the other.
+
+        Raises:
+            NotFound: There is no such session.
+            ConveyorError: It can't be done; the message says why.
+        """
 
     def load(self, key: ModelKey, directory: Path) -> Awaitable[None]:
         """Loads and warms a package.

@@ -13,9 +13,10 @@ import numpy as np
 from conveyor.domain import ModelKey
 from conveyor.errors import Unavailable
 from conveyor.wire.channel import Channel
-from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
-from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink
-from conveyor.wire.seam import SEAM, Answered, Cancel, LoadModel, TellStats, UnloadModel
+from conveyor.wire.messages import FailureBlock, ResultBlock
+from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink, Work
+from conveyor.wire.seam import SEAM, Answered, AskSession, Cancel, LoadModel, TellStats, UnloadModel
+from conveyor.wire.sessions import SessionCall, SessionResults, SessionState
 
 __all__ = ["RemoteEngine"]
 
@@ -57,7 +58,7 @@ class RemoteEngine:
         """Sets where replies go."""
         self._sink = sink
 
-    def submit(self, block: RowBlock) -> None:
+    def submit(self, block: Work) -> None:
         """Sends the rows of a block."""
         if self._channel is None or self._draining:
             self._sink(block.refused(ENGINE_STOPPED if self._draining else _LOST))
@@ -71,6 +72,12 @@ class RemoteEngine:
         if mine and self._channel is not None:
             self._channel.send(Cancel(np.array(mine, dtype=np.int64)))
         self._answered()
+
+    async def session(self, call: SessionCall) -> SessionState:
+        """Does what a call asks with a session."""
+        answer = await self._ask(lambda number: AskSession(number, call))
+        assert answer.session is not None
+        return answer.session
 
     async def load(self, key: ModelKey, directory: Path) -> None:
         """Loads and warms a package; the engine reads it from the same file system."""
@@ -111,7 +118,7 @@ class RemoteEngine:
 
     def _on_message(self, message: object) -> None:
         match message:
-            case ResultBlock():
+            case ResultBlock() | SessionResults():
                 for row_id in message.ids.tolist():
                     self._rows.pop(row_id, None)
                 self._sink(message)

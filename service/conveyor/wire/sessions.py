@@ -17,12 +17,36 @@ from conveyor.domain import ModelKey
 from conveyor.errors import Unavailable
 from conveyor.wire.messages import BatchReport, FailureBlock
 
-__all__ = ["KEY_BYTES", "NO_EXPECTATION", "SessionBlock", "SessionCall", "SessionResults", "SessionState"]
+__all__ = [
+    "KEY_BYTES",
+    "NO_EXPECTATION",
+    "NUM_PARTS",
+    "SessionBlock",
+    "SessionCall",
+    "SessionResults",
+    "SessionState",
+    "engine_of",
+    "part_of",
+]
 
 KEY_BYTES = 16
 
 # In `SessionBlock.expected`: the caller does not say how many steps the session should have.
 NO_EXPECTATION = -1
+
+
+# Sessions are divided into so many parts, whatever the number of engines: a part belongs to one engine.
+NUM_PARTS = 64
+
+
+def part_of(sessions: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The part that each session belongs to: uint8 [rows, 16] → uint8 [rows], below `NUM_PARTS`."""
+    return np.asarray(sessions[:, 0] % NUM_PARTS, np.uint8)
+
+
+def engine_of(sessions: npt.NDArray[np.uint8], num_engines: int) -> npt.NDArray[np.uint8]:
+    """The number of the engine that has each session, of all engines there should be: uint8 [rows]."""
+    return np.asarray(part_of(sessions) % num_engines, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +78,21 @@ class SessionBlock:
     values: npt.NDArray[np.float64]
     starts: Sequence[str]
 
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> SessionBlock:
+        """Some of the rows as a block of their own. chosen: bool [rows]."""
+        return SessionBlock(
+            self.model,
+            self.ids[chosen],
+            self.sessions[chosen],
+            self.opens[chosen],
+            self.deadlines[chosen],
+            self.expected[chosen],
+            self.forecasts[chosen],
+            self.lengths[chosen],
+            self.values[np.repeat(chosen, self.lengths)],
+            [start for start, mine in zip(self.starts, chosen.tolist(), strict=True) if mine],
+        )
+
     def refused(self, message: str) -> FailureBlock:
         """The reply of an engine that does not take these rows now."""
         return FailureBlock(self.model, self.ids.tolist(), Unavailable.__name__, message)
@@ -83,6 +122,24 @@ class SessionResults:
     scale: npt.NDArray[np.float64]
     starts: Sequence[str]
     report: BatchReport
+
+    def rows(self, chosen: npt.NDArray[np.bool_]) -> SessionResults:
+        """Some of the rows, with the report as it is. chosen: bool [rows]."""
+        kept = chosen[self.forecast_rows]
+        # A row stands as many places further ahead as rows before it are left out.
+        places = np.cumsum(chosen) - 1
+        return SessionResults(
+            self.model,
+            self.ids[chosen],
+            self.steps[chosen],
+            self.expires_in_s[chosen],
+            places[self.forecast_rows[kept]].astype(np.int32),
+            self.forecasts[kept],
+            self.loc[kept],
+            self.scale[kept],
+            [start for start, mine in zip(self.starts, kept.tolist(), strict=True) if mine],
+            self.report,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.lane import Scan
 from conveyor.engine.batching.shapes import Stair
+from conveyor.spec import SeriesSpec
 from conveyor.wire.messages import Inputs
 from conveyor.wire.port import PlanReport
 
-__all__ = ["Batch", "BatchResult", "Executor", "OutOfDeviceMemory"]
+__all__ = ["Batch", "BatchResult", "Executor", "OutOfDeviceMemory", "SessionStates", "StepOutcome"]
 
 
 class OutOfDeviceMemory(Exception):
@@ -43,6 +44,69 @@ class BatchResult:
 
     arrays: Mapping[str, npt.NDArray[np.generic]]
     stepwise: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOutcome:
+    """What steps of sessions gave.
+
+    finite: bool [rows], whether all of a row's outcome is; if not, its state stays as it was.
+    forecasts: float32 [wanted and finite, horizon, targets, 1 + quantiles], as `predict` of a forecaster gives them.
+    """
+
+    finite: npt.NDArray[np.bool_]
+    forecasts: npt.NDArray[np.float32]
+
+
+class SessionStates(Protocol):
+    """The recurrent states of a model's sessions, in slabs on the device; always float32.
+
+    A slot has one state, and `width` numbers are all of it. Slots are numbered on from slab to slab, and a slab stays
+    where it is. Which are in use is the caller's business.
+    """
+
+    @property
+    def series(self) -> SeriesSpec:
+        """What the observations of a session are."""
+
+    @property
+    def forecast_shape(self) -> tuple[int, ...]:
+        """Of one forecast: horizon, targets, 1 + quantiles."""
+
+    @property
+    def width(self) -> int:
+        """Numbers of a state."""
+
+    def add_slab(self, slots: int) -> None:
+        """Adds slots behind the last, whose states are anything. All slabs but the last have the same size.
+
+        Raises:
+            OutOfDeviceMemory: There is no room for it.
+        """
+
+    def step(
+        self, slots: npt.NDArray[np.int32], inputs: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_]
+    ) -> StepOutcome:
+        """Advances states, each by the same number of steps; a row's outcome depends on that row alone, bit for bit,
+        and not on how its steps are cut.
+
+        All that is computed is kept, or, if it raises, nothing.
+
+        Args:
+            slots: int32 [rows], different ones.
+            inputs: float32 [rows computed, steps, width of a step], the rows behind the last slot being filler; without
+                steps nothing is changed.
+            wanted: bool [rows], whether the forecast from the state after these steps is asked for.
+
+        Raises:
+            OutOfDeviceMemory: It is too large for the device now.
+        """
+
+    def read(self, slots: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Copies of states: float32 [slots, width], on the host."""
+
+    def write(self, slots: npt.NDArray[np.int32], states: npt.NDArray[np.float32]) -> None:
+        """Puts states, as `read` gives them, into slots."""
 
 
 ScanT = TypeVar("ScanT", bound=Scan)
@@ -87,6 +151,14 @@ class Executor(Protocol[ScanT]):
 
     def finish(self, key: ModelKey, scan: ScanT) -> BatchResult:
         """The result of a row that is done, as `run` gives it for a batch of this row alone: bit for bit."""
+
+    def session_states(self, key: ModelKey) -> SessionStates:
+        """Room for the sessions of a model, with no slot so far; each call gives another.
+
+        Raises:
+            InvalidArgument: The model can't read bit by bit.
+            PackageError: Its weights can't be had a second time, where sessions need them in another precision.
+        """
 
     def unload(self, key: ModelKey) -> None:
         """Forgets a model and frees its memory."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +14,11 @@ from conveyor.domain import ModelKey
 from conveyor.engine.executors.candidates import REFERENCE, Candidate
 from conveyor.engine.executors.network import load_network, prepare_torch, resolve_device
 from conveyor.engine.executors.onnx_layer import OnnxLayer
-from conveyor.engine.executors.port import Batch, BatchResult, OutOfDeviceMemory
-from conveyor.nn.models import TaskModel
+from conveyor.engine.executors.port import Batch, BatchResult
+from conveyor.engine.executors.torch_memory import inference
+from conveyor.engine.executors.torch_states import TorchStates
+from conveyor.errors import InvalidArgument
+from conveyor.nn.models import SeriesForecaster, TaskModel
 from conveyor.nn.packed import PackedLstm
 from conveyor.nn.scan import RowScan, advance, read_out
 from conveyor.spec import RecurrentSpec
@@ -60,6 +62,9 @@ class TorchExecutor:
         self._choose = choose
         self._models: dict[ModelKey, TaskModel] = {}
         self._plans: dict[ModelKey, PlanReport] = {}
+        # What sessions are computed by, where that is not what rows are: loaded when the first one is opened.
+        self._directories: dict[ModelKey, Path] = {}
+        self._references: dict[ModelKey, TaskModel] = {}
         prepare_torch()
 
     @property
@@ -73,6 +78,9 @@ class TorchExecutor:
         choice = self._choose(directory, self._device, network.recurrent.spec)
         choice.candidate.install(network.recurrent)
         self._models[key] = network
+        if choice.candidate is REFERENCE:
+            self._references[key] = network
+        self._directories[key] = directory
         plan = PlanReport(choice.candidate.executor, self.device, choice.candidate.precision, choice.source)
         self._plans[key] = plan
         _log.info("plan in force", model=key.name, version=key.version, **asdict(plan))
@@ -91,19 +99,19 @@ class TorchExecutor:
     def run(self, key: ModelKey, batch: Batch) -> BatchResult:
         """Computes a batch; the arrays are copies on the host."""
         model = self._models[key]
-        with _inference():
+        with inference():
             inputs = torch.from_numpy(batch.inputs).to(self._device)
             lengths = torch.from_numpy(batch.lengths).to(self._device, torch.int64)
             return _to_host(model, model.predict(inputs, lengths, batch.stairs))
 
     def begin(self, key: ModelKey, inputs: Inputs) -> RowScan:
         """Puts a long row on the device."""
-        with _inference():
+        with inference():
             return RowScan(self._models[key], torch.from_numpy(inputs).to(self._device))
 
     def advance(self, key: ModelKey, scans: Sequence[RowScan], phase: int, steps: int, rows: int) -> None:
         """Runs the next steps of long rows in one call."""
-        with _inference():
+        with inference():
             advance(self._models[key], scans, phase, steps, rows)
             if self._device.type == "cuda":
                 # So that the caller measures the work and not its launch, and never queues up more than one chunk.
@@ -112,12 +120,25 @@ class TorchExecutor:
     def finish(self, key: ModelKey, scan: RowScan) -> BatchResult:
         """The result of a long row."""
         model = self._models[key]
-        with _inference():
+        with inference():
             return _to_host(model, read_out(model, scan))
+
+    def session_states(self, key: ModelKey) -> TorchStates:
+        """Room for sessions, which the float32 reference computes whatever the plan."""
+        spec = self._models[key].spec
+        if spec.task != "forecast" or not spec.streamable:
+            raise InvalidArgument(f"a session needs a streamable model, which {key.name!r} is not", field="model")
+        network = self._references.get(key)
+        if network is None:
+            network = self._references[key] = load_network(self._directories[key], self._device)
+            REFERENCE.install(network.recurrent)
+        assert isinstance(network, SeriesForecaster)
+        return TorchStates(network, self._device)
 
     def unload(self, key: ModelKey) -> None:
         """Forgets a model; CUDA memory goes back to the device."""
-        del self._models[key], self._plans[key]
+        del self._models[key], self._plans[key], self._directories[key]
+        self._references.pop(key, None)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -136,21 +157,6 @@ class TorchExecutor:
 def _weight_bytes(network: TaskModel) -> int:
     held = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     return held + sum(layer.num_bytes for layer in network.modules() if isinstance(layer, OnnxLayer | PackedLstm))
-
-
-@contextmanager
-def _inference() -> Iterator[None]:
-    """Torch without gradients, its ways of saying that memory ran out made one."""
-    try:
-        with torch.inference_mode():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfDeviceMemory(str(error)) from error
-    except RuntimeError as error:
-        # The CPU's allocator has no exception of its own.
-        if "can't allocate memory" in str(error):
-            raise OutOfDeviceMemory(str(error)) from error
-        raise
 
 
 def _to_host(model: TaskModel, outputs: Mapping[str, torch.Tensor]) -> BatchResult:

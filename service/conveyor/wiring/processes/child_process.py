@@ -21,6 +21,7 @@ class ChildProcess:
 
     Args:
         listener: What it serves, if it is a front end; stays open here.
+        number: Its number among the engines, if it is one.
 
     Attributes:
         given: Where sockets for it are handed over.
@@ -29,8 +30,9 @@ class ChildProcess:
         families: What it counted, by its last word.
     """
 
-    def __init__(self, role: Role, listener: socket.socket | None) -> None:
+    def __init__(self, role: Role, listener: socket.socket | None, number: int = 0) -> None:
         self.role = role
+        self.number = number
         self.listener = listener
         self.ready: Ready | None = None
         self.failure: str | None = None

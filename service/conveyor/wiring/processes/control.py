@@ -36,12 +36,16 @@ class Begin:
     """To a new process: what it is.
 
     settings: `ServeSettings` as JSON.
+    number: of an engine, from 0 on; one that is started in the place of another has the same.
+    num_engines: how many there should be.
     http_fd: the listening socket that a front end inherits; None for an engine.
     grpc_port: the port that the server holds for its front ends.
     """
 
     role: Role
     settings: str
+    number: int
+    num_engines: int
     http_fd: int | None
     grpc_port: int
 

@@ -35,7 +35,7 @@ async def run_engine(member: Membership, settings: ServeSettings, front_ends: so
             count_batch(member.metrics, report)
 
     host = EngineHost(engine, observe)
-    Handover(front_ends, host.accept)
+    Handover(front_ends, lambda connected, _: host.accept(connected))
     member.say_ready(Ready((await engine.stats()).device))
     draining = asyncio.ensure_future(member.draining.wait())
     await asyncio.wait((draining, lost), return_when=asyncio.FIRST_COMPLETED)

@@ -33,7 +33,7 @@ async def run_front_end(member: Membership, begin: Begin, settings: ServeSetting
     Returns:
         0 after an ordered end; 1 if it could not begin.
     """
-    attached = _Engines()
+    attached = _Engines(begin.num_engines)
     core = assemble(settings, attached.fleet, member.metrics, member.scrape, counts_batches=False)
     Handover(engines, attached.accept)
     assert begin.http_fd is not None
@@ -96,20 +96,20 @@ async def _follow(core: Core, member: Membership, engines: _Engines) -> None:
 class _Engines:
     """The engines of this front end, as they come and go."""
 
-    def __init__(self) -> None:
-        self.fleet = EngineFleet(self._on_available)
+    def __init__(self, num_engines: int) -> None:
+        self.fleet = EngineFleet(self._on_available, num_engines)
         self.available = asyncio.Event()
         self.unavailable = asyncio.Event()
         self._background = Background()
 
-    def accept(self, connected: socket.socket) -> None:
-        """Puts an engine to work."""
-        self._background.start(self._attach(connected))
+    def accept(self, connected: socket.socket, number: int) -> None:
+        """Puts the engine of a number to work."""
+        self._background.start(self._attach(connected, number))
 
-    async def _attach(self, connected: socket.socket) -> None:
+    async def _attach(self, connected: socket.socket, number: int) -> None:
         engine = await RemoteEngine.open(connected, lambda: self.fleet.detach(engine))
         try:
-            await self.fleet.attach(engine)
+            await self.fleet.attach(engine, number)
         except ConveyorError as error:
             # Lost meanwhile, most likely, and another will be handed over in its place.
             _log.warning("an engine could not be put to work", reason=error.message)

@@ -8,15 +8,17 @@ from collections.abc import Callable
 
 __all__ = ["Handover", "hand_over"]
 
-# One byte has to go with a socket.
-_MARK = b"\0"
 
+def hand_over(through: socket.socket, given: socket.socket, number: int) -> None:
+    """Gives a socket to the process at the other end, and closes it here. Nothing happens if that one is gone.
 
-def hand_over(through: socket.socket, given: socket.socket) -> None:
-    """Gives a socket to the process at the other end, and closes it here. Nothing happens if that one is gone."""
+    Args:
+        number: Of the engine at one of its ends; below 256.
+    """
     with given:
         try:
-            socket.send_fds(through, [_MARK], [given.fileno()])
+            # One byte has to go with a socket.
+            socket.send_fds(through, [bytes((number,))], [given.fileno()])
         except OSError:
             # It ended; whoever waits for it notices.
             return
@@ -27,10 +29,10 @@ class Handover:
 
     Args:
         through: The end of a sequenced-packet socket pair that was inherited.
-        on_socket: Called with each socket, connected and non-blocking.
+        on_socket: Called with each socket, connected and non-blocking, and the number that came with it.
     """
 
-    def __init__(self, through: socket.socket, on_socket: Callable[[socket.socket], None]) -> None:
+    def __init__(self, through: socket.socket, on_socket: Callable[[socket.socket, int], None]) -> None:
         self._through = through
         self._on_socket = on_socket
         through.setblocking(False)
@@ -38,13 +40,13 @@ class Handover:
 
     def _receive(self) -> None:
         try:
-            mark, descriptors, _, _ = socket.recv_fds(self._through, len(_MARK), 1)
+            number, descriptors, _, _ = socket.recv_fds(self._through, 1, 1)
         except BlockingIOError:
             return
-        if not mark:
+        if not number:
             asyncio.get_running_loop().remove_reader(self._through.fileno())
             return
         for descriptor in descriptors:
             received = socket.socket(fileno=descriptor)
             received.setblocking(False)
-            self._on_socket(received)
+            self._on_socket(received, number[0])

@@ -59,12 +59,13 @@ _QUEUED_CONNECTIONS = 2048
 def supervise(settings: ServeSettings, front_ends: int, engines: int) -> int:
     """Runs the server until SIGTERM or SIGINT; returns the exit code."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Supervisor(settings).run(front_ends, engines))
+        return runner.run(_Supervisor(settings, engines).run(front_ends))
 
 
 class _Supervisor:
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, engines: int) -> None:
         self._settings = settings
+        self._num_engines = engines
         self._children: list[ChildProcess] = []
         self._background = Background()
         self._losses: deque[float] = deque(maxlen=_MOST_RESTARTS)
@@ -77,7 +78,7 @@ class _Supervisor:
         self._numbers = itertools.count()
         self._collecting: dict[int, asyncio.Future[None]] = {}
 
-    async def run(self, front_ends: int, engines: int) -> int:
+    async def run(self, front_ends: int) -> int:
         """Starts the processes, watches them, and ends them."""
         began = time.monotonic()
         on_signals(self._stop)
@@ -93,8 +94,8 @@ class _Supervisor:
         for listener in http:
             # From now on connections wait here for their front end, also while one is started again.
             listener.listen(_QUEUED_CONNECTIONS)
-        for _ in range(engines):
-            await self._start(Role.ENGINE, None)
+        for number in range(self._num_engines):
+            await self._start(Role.ENGINE, None, number)
         for listener in http:
             await self._start(Role.FRONT_END, listener)
         # Imported now: it takes most of a second, in which the other processes start as well.
@@ -125,11 +126,13 @@ class _Supervisor:
             child.send(Open())
         say(f"ready after {time.monotonic() - began:.1f} s")
 
-    async def _start(self, role: Role, listener: socket.socket | None) -> None:
-        child = ChildProcess(role, listener)
+    async def _start(self, role: Role, listener: socket.socket | None, number: int = 0) -> None:
+        child = ChildProcess(role, listener, number)
         begin = Begin(
             role,
             self._settings.model_dump_json(),
+            number,
+            self._num_engines,
             listener.fileno() if listener is not None else None,
             self._grpc_port,
         )
@@ -140,8 +143,9 @@ class _Supervisor:
         for other in self._children:
             if other.role is not role:
                 one, another = socket.socketpair()
-                hand_over(child.given, one)
-                hand_over(other.given, another)
+                engine = child if role is Role.ENGINE else other
+                hand_over(child.given, one, engine.number)
+                hand_over(other.given, another, engine.number)
         self._children.append(child)
         self._background.start(self._watch(child))
 
@@ -165,7 +169,7 @@ class _Supervisor:
             return
         self._losses.append(now)
         try:
-            await self._start(child.role, child.listener)
+            await self._start(child.role, child.listener, child.number)
         except OSError as error:
             self._fail(f"a process of the server could not be started again: {error}")
 

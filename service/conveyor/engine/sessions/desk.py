@@ -1,0 +1,217 @@
+"""What is asked of the sessions of one model, from its arrival until it runs or is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.domain import ModelKey
+from conveyor.engine.outbox import Outbox
+from conveyor.engine.sessions.index import ABSENT
+from conveyor.engine.sessions.lane import LongAppends
+from conveyor.engine.sessions.life import SessionLife
+from conveyor.engine.sessions.options import SessionOptions
+from conveyor.engine.sessions.table import as_keys
+from conveyor.engine.sessions.waiting import WaitingRows, WaitingSteps
+from conveyor.errors import Aborted, ConveyorError, DeadlineExceeded, InvalidArgument, NotFound, QueueFull
+from conveyor.features.series import MAX_MAGNITUDE
+from conveyor.features.streams import NO_START, StreamEncoder, read_start
+from conveyor.wire.sessions import NO_EXPECTATION, SessionBlock
+
+__all__ = ["NO_SESSION", "SessionDesk"]
+
+NO_SESSION: Final = "there is no such session; it was closed, or ended after its idle time"
+
+# Many sessions start at the same time: that of the day, or of the hour.
+_read_start = lru_cache(maxsize=4096)(read_start)
+
+_Bools = npt.NDArray[np.bool_]
+
+
+class SessionDesk:
+    """What waits for the sessions of one model, and what is under way. Same thread as the engine.
+
+    A row that can't be taken, or that must not run when its turn comes, is answered here.
+    """
+
+    def __init__(
+        self,
+        model: ModelKey,
+        life: SessionLife,
+        waiting: WaitingSteps,
+        encoder: StreamEncoder,
+        options: SessionOptions,
+        outbox: Outbox,
+        clock: Callable[[], float],
+    ) -> None:
+        self.model = model
+        self.life = life
+        self.waiting = waiting
+        self.long = LongAppends()
+        self._encoder = encoder
+        self._options = options
+        self._outbox = outbox
+        self._clock = clock
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is under way."""
+        return len(self.waiting) > 0 or len(self.long) > 0
+
+    def ids(self) -> list[int]:
+        """The rows that wait or are under way."""
+        return [*self.waiting.ids(), *(append.id for append in self.long)]
+
+    def submit(self, block: SessionBlock) -> None:
+        """Takes rows; what can't be taken is answered at once."""
+        rows = self._to_rows(block)
+        taken = self._fitting(block, self._check_values(block))
+        taken = (taken & ~block.opens) | self._open(block, taken & block.opens)
+        found = self.life.find(block.sessions[taken])
+        rows["session"][taken] = found
+        absent = np.flatnonzero(taken)[found == ABSENT]
+        self._refuse(rows["id"][absent], NotFound, NO_SESSION)
+        taken[absent] = False
+        self.life.table.use(rows["session"][taken], self._clock())
+        self.waiting.add(rows[taken], block.values[np.repeat(taken, block.lengths)])
+
+    def cancel(self, ids: Collection[int]) -> None:
+        """Drops rows nobody waits for. One that has begun runs to its end, but what opens a session is undone."""
+        if len(self.waiting):
+            self._end_unopened(self.waiting.drop(ids))
+        if len(self.long):
+            for append in [found for row_id in ids if (found := self.long.get(row_id)) is not None]:
+                if append.before is None:
+                    self.undo_opening(append.session)
+
+    def expire(self, now: float) -> None:
+        """Answers the rows whose deadline has passed before they began."""
+        late = self.waiting.expired(now)
+        if len(late):
+            self._refuse(late["id"], DeadlineExceeded, "the deadline passed while the request waited")
+            self._end_unopened(late)
+
+    def runnable(self, rows: WaitingRows) -> WaitingRows:
+        """Of rows that were taken because it is their turn, those that may run; the others are answered."""
+        table, sessions = self.life.table, rows["session"]
+        steps = table.steps[sessions]
+        wrong = (rows["expected"] != NO_EXPECTATION) & (rows["expected"] != steps)
+        for row_id, count in zip(rows["id"][wrong].tolist(), steps[wrong].tolist(), strict=True):
+            self._refuse([row_id], Aborted, f"the session has {count} steps; nothing was applied")
+        last = steps + rows["length"] - 1
+        beyond = ~wrong & self._encoder.reaches_too_far(table.start_us[sessions], table.offset_us[sessions], last)
+        self._refuse(rows["id"][beyond], InvalidArgument, "the steps reach beyond the year 9999")
+        blind = ~wrong & ~beyond & rows["forecast"] & ~self._will_know_targets(rows)
+        self._refuse(rows["id"][blind], InvalidArgument, "a forecast needs one observation of each target")
+        stopped = wrong | beyond | blind
+        if stopped.any():
+            self.waiting.let_go(rows["id"][stopped].tolist())
+            self._end_unopened(rows[stopped])
+            rows = rows[~stopped]
+        return rows
+
+    def undo_opening(self, session: int) -> None:
+        """Ends a session whose opening will not come to its end, with all that waits for it."""
+        self.end_session(session, NO_SESSION)
+
+    def end_session(self, session: int, message: str) -> None:
+        """Ends a session at somebody's wish; what waits for it or is under way fails."""
+        sessions = np.array([session], dtype=np.int32)
+        append = self.long.of(session)
+        if append is not None:
+            self.long.remove(append)
+            self.life.table.running[session] = False
+            self._refuse([append.id], NotFound, message)
+        self._refuse(self.waiting.drop_sessions(sessions)["id"], NotFound, message)
+        self.life.end(sessions, None)
+
+    def fail_all(self, error: type[ConveyorError], message: str) -> None:
+        """Fails every row that waits or is under way."""
+        ids = self.ids()
+        self.waiting.drop(ids)
+        for append in list(self.long):
+            self.long.remove(append)
+        self._refuse(ids, error, message)
+
+    def _to_rows(self, block: SessionBlock) -> WaitingRows:
+        rows = np.zeros(len(block.ids), dtype=self.waiting.dtype)
+        for name, column in (
+            *(("id", block.ids), ("length", block.lengths), ("deadline", block.deadlines)),
+            *(("expected", block.expected), ("forecast", block.forecasts), ("opens", block.opens)),
+        ):
+            rows[name] = column
+        rows["arrival"] = self._clock()
+        return rows
+
+    def _check_values(self, block: SessionBlock) -> _Bools:
+        """Which rows have values that can be computed with: bool [rows]."""
+        good = np.ones(len(block.ids), dtype=np.bool_)
+        # NaN, for missing, is not beyond anything.
+        wrong = (np.abs(block.values) > MAX_MAGNITUDE).any(axis=1)
+        if wrong.any():
+            owners = np.repeat(np.arange(len(good)), block.lengths)
+            good[owners[wrong]] = False
+            message = f"values must be finite and within {MAX_MAGNITUDE:g} of zero"
+            self._refuse(block.ids[~good], InvalidArgument, message)
+        return good
+
+    def _fitting(self, block: SessionBlock, taken: _Bools) -> _Bools:
+        """Which of the rows there is room for: bool [rows]. One that waits alone always fits."""
+        rows = np.cumsum(taken) + len(self.waiting)
+        steps = np.cumsum(np.where(taken, block.lengths, 0)) + self.waiting.num_steps
+        room = (rows <= self._options.rows) & (steps * block.values.shape[1] <= self._options.values)
+        fits = taken & (room | (rows == 1))
+        self._refuse(block.ids[taken & ~fits], QueueFull, "too many appends wait; try again later")
+        return np.asarray(fits, np.bool_)
+
+    def _open(self, block: SessionBlock, opening: _Bools) -> _Bools:
+        """Begins the sessions that are to be opened: bool [rows], where that was done."""
+        places = np.flatnonzero(opening)
+        if not len(places):
+            return opening
+        starts: list[tuple[int, int]] = []
+        begun = []
+        for place in places.tolist():
+            try:
+                starts.append(_read_start(block.starts[place]) if block.starts[place] else (NO_START, 0))
+                begun.append(place)
+            except InvalidArgument as error:
+                self._refuse([int(block.ids[place])], InvalidArgument, error.message)
+        places = np.array(begun, dtype=np.intp)
+        _, first = np.unique(as_keys(block.sessions[places]), axis=0, return_index=True)
+        new = np.zeros(len(places), dtype=np.bool_)
+        new[first] = True
+        new &= self.life.find(block.sessions[places]) == ABSENT
+        self._refuse(block.ids[places[~new]], Aborted, "there is a session of this id already")
+        places = places[new]
+        opened = np.zeros_like(opening)
+        try:
+            sessions = self.life.open(block.sessions[places])
+        except QueueFull as error:
+            self._refuse(block.ids[places], QueueFull, error.message)
+            return opened
+        table = self.life.table
+        table.start_us[sessions], table.offset_us[sessions] = np.array(starts, dtype=np.int64).reshape(-1, 2)[new].T
+        opened[places] = True
+        return opened
+
+    def _will_know_targets(self, rows: WaitingRows) -> _Bools:
+        """Whether every target will have been observed once these steps have run: bool [rows]."""
+        known = self._encoder.knows_targets(self.life.table.scaling(rows["session"]))
+        for index in np.flatnonzero(~known).tolist():
+            row = rows[index]
+            values = self.waiting.values(int(row["id"])) if row["length"] > 1 else row["value"][None][: row["length"]]
+            known[index] = self._encoder.knows_targets_after(self.life.table.weight[row["session"]], values)
+        return known
+
+    def _end_unopened(self, rows: WaitingRows) -> None:
+        """Ends the sessions that rows, which will not run, would have opened."""
+        for session in rows["session"][rows["opens"]].tolist():
+            self.end_session(session, NO_SESSION)
+
+    def _refuse(self, ids: Sequence[int] | npt.NDArray[np.int64], error: type[ConveyorError], message: str) -> None:
+        self._outbox.fail(self.model, list(map(int, ids)), error, message)

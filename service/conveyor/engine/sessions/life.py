@@ -1,0 +1,252 @@
+"""The sessions of one model from their opening to their end, through memory and state directory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from conveyor.engine.executors.port import SessionStates
+from conveyor.engine.sessions.index import ABSENT, Keys
+from conveyor.engine.sessions.options import SessionOptions
+from conveyor.engine.sessions.record import BadRecord, Record, pack, unpack
+from conveyor.engine.sessions.residence import Residence, StateArray
+from conveyor.engine.sessions.store import StoredSessions
+from conveyor.engine.sessions.table import Rows, SessionTable, as_keys, key_bytes
+from conveyor.errors import QueueFull
+from conveyor.features.streams import Scaling
+from conveyor.wire.port import SessionCounts
+
+__all__ = ["SessionLife"]
+
+# Written in one transaction while others wait for the device.
+_SAVED_TOGETHER: Final = 256
+_EXPIRED_TOGETHER: Final = 256
+
+
+class SessionLife:
+    """Which sessions there are, and where. Same thread as the engine.
+
+    Args:
+        stored: The model's part of the state directory, if there is one.
+        in_use: The sessions that rows wait for.
+        wall: Seconds since 1970, for times of use that outlast this process.
+    """
+
+    def __init__(
+        self,
+        states: SessionStates,
+        options: SessionOptions,
+        stored: StoredSessions | None,
+        in_use: Callable[[], Rows],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._num_features = len(states.series.features)
+        self._width = states.width
+        self._options = options
+        self._stored = stored
+        self._in_use = in_use
+        self._clock = clock
+        self._wall = wall
+        self.table = SessionTable(self._num_features)
+        self.residence = Residence(
+            states,
+            self.table,
+            options.device_bytes,
+            options.host_bytes,
+            self._write_out if stored is not None else None,
+            in_use,
+        )
+        # Sessions that are in the state directory and not in the table.
+        self._away = stored.count() if stored is not None else 0
+        self._evicted: Counter[str] = Counter()
+        self._next_sweep_at = clock()
+        self._next_save_at = clock() + options.checkpoint_s
+
+    @property
+    def num_live(self) -> int:
+        """Sessions there are, wherever they lie."""
+        return len(self.table) + self._away
+
+    def find(self, sessions: npt.NDArray[np.uint8]) -> Rows:
+        """The rows of sessions, brought in from the state directory if need be; `ABSENT` where there is none.
+
+        Args:
+            sessions: uint8 [sessions, 16].
+        """
+        keys = as_keys(sessions)
+        rows = self.table.find(keys)
+        known = rows[rows != ABSENT]
+        idle = np.unique(known[self._is_idle(known)])
+        if len(idle):
+            idle = idle[~np.isin(idle, self._in_use())]
+            self.end(idle, "idle")
+            rows[np.isin(rows, idle)] = ABSENT
+        if self._away and (rows == ABSENT).any():
+            self._bring_in(keys[rows == ABSENT])
+            rows = self.table.find(keys)
+        return rows
+
+    def open(self, sessions: npt.NDArray[np.uint8]) -> Rows:
+        """Begins sessions without any step, whose keys are not inside.
+
+        Raises:
+            QueueFull: There is no room for them, or the quota is used up.
+        """
+        count = len(sessions)
+        if self.num_live + count > self._options.quota:
+            raise QueueFull(f"the quota of {self._options.quota} live sessions of this model is used up")
+        if len(self.table) + count > self.residence.most:
+            raise QueueFull("memory for sessions is full, and there is no state directory to move them to")
+        return self.table.add(as_keys(sessions), self._clock())
+
+    def end(self, rows: Rows, reason: str | None) -> None:
+        """Ends sessions and frees what they had. reason: why the engine did so; None if somebody asked for it."""
+        if not len(rows):
+            return
+        if self._stored is not None:
+            saved = rows[self.table.saved[rows]]
+            if len(saved):
+                self._stored.delete(key_bytes(self.table.keys[saved]))
+        if reason is not None:
+            self._evicted[reason] += len(rows)
+        self._forget(rows)
+
+    def expires_in_s(self, row: int) -> float:
+        """Idle seconds until a session ends."""
+        return max(float(self.table.used_at[row]) + self._options.idle_s - self._clock(), 0.0)
+
+    def record(self, row: int) -> Record:
+        """A session as it is."""
+        rows = np.array([row], dtype=np.int32)
+        return self._record(row, self.residence.read(rows)[0])
+
+    def put(self, row: int, record: Record) -> None:
+        """Makes a session be what a record says."""
+        rows = np.array([row], dtype=np.int32)
+        self.residence.overwrite(rows, record.state[None])
+        self._set(rows, record)
+        self.table.use(rows, self._clock())
+
+    def read_record(self, raw: bytes) -> Record:
+        """The record in these bytes.
+
+        Raises:
+            BadRecord: They are none of this model.
+        """
+        return unpack(raw, self._num_features, self._width)
+
+    def sweep(self, now: float) -> None:
+        """Ends sessions that were idle for too long, from time to time."""
+        if now < self._next_sweep_at:
+            return
+        self._next_sweep_at = now + max(self._options.idle_s / 64, 0.05)
+        table = self.table
+        idle = np.flatnonzero(table.live & ~table.running & (table.used_at + self._options.idle_s <= now))
+        idle = idle[~np.isin(idle, self._in_use())] if len(idle) else idle
+        self.end(idle.astype(np.int32), "idle")
+        if self._stored is not None and self._away:
+            keys = self._stored.expired(self._wall() - self._options.idle_s, _EXPIRED_TOGETHER)
+            if keys:
+                rows = table.find(as_keys(np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)))
+                away = [key for key, row in zip(keys, rows.tolist(), strict=True) if row == ABSENT]
+                self._stored.delete(away)
+                self._away -= len(away)
+                self._evicted["idle"] += len(away)
+
+    def save_some(self, now: float) -> None:
+        """Writes some of what changed since the last checkpoint, if it is time for one."""
+        if self._stored is None or not self._options.checkpoint_s or now < self._next_save_at:
+            return
+        if not self._save(_SAVED_TOGETHER):
+            self._next_save_at = now + self._options.checkpoint_s
+
+    def save_all(self) -> None:
+        """Writes everything that changed; nothing may be under way."""
+        if self._stored is not None:
+            while self._save(16 * _SAVED_TOGETHER):
+                pass
+
+    @property
+    def wakes_at(self) -> float:
+        """When something is to be done although nobody asks for anything; monotonic seconds."""
+        times = [float("inf")]
+        if self.num_live:
+            times.append(self._next_sweep_at)
+            if self._stored is not None and self._options.checkpoint_s and self.table.unsaved.any():
+                times.append(self._next_save_at)
+        return min(times)
+
+    def counts(self) -> SessionCounts:
+        """How many there are, and what became of them."""
+        return SessionCounts(
+            self.num_live, self.residence.bytes_by_tier(), dict(self._evicted), dict(self.residence.moved)
+        )
+
+    def _is_idle(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        late = self.table.used_at[rows] + self._options.idle_s <= self._clock()
+        return np.asarray(late & ~self.table.running[rows], np.bool_)
+
+    def _bring_in(self, keys: Keys) -> None:
+        assert self._stored is not None
+        now, wall = self._clock(), self._wall()
+        found = self._stored.find(list(dict.fromkeys(key_bytes(keys))))
+        for key, (used, raw) in found.items():
+            try:
+                record = self.read_record(raw)
+            except BadRecord:
+                record = None
+            self._away -= 1
+            idle_s = max(wall - used, 0.0)
+            if record is None or idle_s >= self._options.idle_s:
+                self._stored.delete([key])
+                self._evicted["idle" if record is not None else "damaged"] += 1
+                continue
+            row = self.table.add(as_keys(np.frombuffer(key, dtype=np.uint8)[None]), now - idle_s)
+            self.residence.moved["device"] += 1
+            self.residence.overwrite(row, record.state[None])
+            self._set(row, record)
+            self.table.saved[row], self.table.unsaved[row] = True, False
+
+    def _save(self, most: int) -> bool:
+        """Writes some sessions that changed and are not under way; returns whether there were any."""
+        table = self.table
+        rows = np.flatnonzero(table.live & table.unsaved & ~table.running)[:most].astype(np.int32)
+        if len(rows):
+            self._write(rows, self.residence.read(rows))
+        return len(rows) > 0
+
+    def _write(self, rows: Rows, states: StateArray) -> None:
+        assert self._stored is not None
+        since = self._wall() - self._clock()
+        keys = key_bytes(self.table.keys[rows])
+        used = (self.table.used_at[rows] + since).tolist()
+        records = [pack(self._record(row, state)) for row, state in zip(rows.tolist(), states, strict=True)]
+        self._stored.save(zip(keys, used, records, strict=True))
+        self.table.saved[rows], self.table.unsaved[rows] = True, False
+
+    def _write_out(self, rows: Rows, states: StateArray) -> None:
+        """Leaves sessions to the state directory."""
+        changed = self.table.unsaved[rows] | ~self.table.saved[rows]
+        if changed.any():
+            self._write(rows[changed], states[changed])
+        self._away += len(rows)
+        self._forget(rows)
+
+    def _forget(self, rows: Rows) -> None:
+        self.residence.release(rows)
+        self.table.remove(rows)
+
+    def _record(self, row: int, state: npt.NDArray[np.float32]) -> Record:
+        table = self.table
+        scaling = np.stack([table.mean[row], table.variance[row], table.weight[row]])
+        return Record(int(table.steps[row]), int(table.start_us[row]), int(table.offset_us[row]), scaling, state)
+
+    def _set(self, rows: Rows, record: Record) -> None:
+        table = self.table
+        table.steps[rows], table.start_us[rows], table.offset_us[rows] = record.steps, record.start_us, record.offset_us
+        table.set_scaling(rows, Scaling(*record.scaling[:, None]))

@@ -1,0 +1,140 @@
+"""The state directory: sessions that are not in memory, and what is left of the others if this process dies."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from conveyor.domain import ModelKey
+from conveyor.wire.sessions import NUM_PARTS
+
+__all__ = ["StateDirectory", "StoredSessions"]
+
+_log = structlog.get_logger(__name__)
+
+_FILE = "sessions.sqlite"
+# Several engines write in turn.
+_BUSY_S = 30.0
+# Of one statement.
+_MOST_KEYS: Final = 500
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, version TEXT NOT NULL, package BLOB NOT NULL, UNIQUE (name, version)
+);
+CREATE TABLE IF NOT EXISTS sessions (
+    model INTEGER NOT NULL, key BLOB NOT NULL, part INTEGER NOT NULL, used REAL NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (model, key)
+);
+CREATE INDEX IF NOT EXISTS sessions_by_use ON sessions (model, part, used);
+"""
+
+
+class StateDirectory:
+    """A database that all engines of a server share, each with the sessions of its own parts. One thread.
+
+    What was written stays whole if a process is killed in the middle of writing.
+
+    Args:
+        path: Made if there is none, for this user alone.
+        engine, num_engines: Which parts are this engine's.
+
+    Raises:
+        OSError: It can't be written to.
+    """
+
+    def __init__(self, path: Path, engine: int, num_engines: int) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = path / _FILE
+        file.touch(mode=0o600)
+        self._parts = [part for part in range(NUM_PARTS) if part % num_engines == engine]
+        try:
+            self._database = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)
+            # A transaction survives the process; the last ones need not survive the machine.
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise OSError(f"the state directory {path} can't be used: {error}") from error
+
+    def sessions(self, model: ModelKey, package: bytes) -> StoredSessions:
+        """The sessions of a model; those of another package of that name and version are dropped."""
+        with _transaction(self._database):
+            row = self._database.execute(
+                "SELECT number, package FROM models WHERE name = ? AND version = ?", (model.name, model.version)
+            ).fetchone()
+            if row is not None and row[1] != package:
+                dropped = self._database.execute("DELETE FROM sessions WHERE model = ?", row[:1]).rowcount
+                _log.warning("sessions of another package were dropped", model=model.name, sessions=dropped)
+                self._database.execute("UPDATE models SET package = ? WHERE number = ?", (package, row[0]))
+            if row is None:
+                row = self._database.execute(
+                    "INSERT INTO models (name, version, package) VALUES (?, ?, ?) RETURNING number",
+                    (model.name, model.version, package),
+                ).fetchone()
+        return StoredSessions(self._database, row[0], self._parts)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._database.close()
+
+
+class StoredSessions:
+    """The sessions of one model in the state directory. Times of use are seconds since 1970."""
+
+    def __init__(self, database: sqlite3.Connection, model: int, parts: Sequence[int]) -> None:
+        self._database = database
+        self._model = model
+        self._parts = ",".join(map(str, parts))
+
+    def count(self) -> int:
+        """How many there are of this engine's parts."""
+        query = f"SELECT COUNT(*) FROM sessions WHERE model = ? AND part IN ({self._parts})"
+        found: int = self._database.execute(query, (self._model,)).fetchone()[0]
+        return found
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, bytes]]:
+        """Last use and record of the sessions that are there."""
+        found: dict[bytes, tuple[float, bytes]] = {}
+        for first in range(0, len(keys), _MOST_KEYS):
+            some = keys[first : first + _MOST_KEYS]
+            places = ",".join("?" * len(some))
+            query = f"SELECT key, used, record FROM sessions WHERE model = ? AND key IN ({places})"
+            rows = self._database.execute(query, (self._model, *some))
+            found.update((key, (used, record)) for key, used, record in rows)
+        return found
+
+    def save(self, sessions: Iterable[tuple[bytes, float, bytes]]) -> None:
+        """Writes (key, last use, record) of sessions, in place of what was there of them; all or nothing."""
+        rows = [(self._model, key, key[0] % NUM_PARTS, used, record) for key, used, record in sessions]
+        with _transaction(self._database):
+            self._database.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", rows)
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Forgets sessions."""
+        with _transaction(self._database):
+            self._database.executemany(
+                "DELETE FROM sessions WHERE model = ? AND key = ?", [(self._model, key) for key in keys]
+            )
+
+    def expired(self, before: float, most: int) -> list[bytes]:
+        """Some sessions of this engine's parts that were last used before a time."""
+        query = f"SELECT key FROM sessions WHERE model = ? AND part IN ({self._parts}) AND used < ? LIMIT ?"
+        return [key for (key,) in self._database.execute(query, (self._model, before, most))]
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    """All of the statements inside or none."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
