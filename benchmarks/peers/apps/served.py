@@ -71,7 +71,7 @@ def make_function() -> Callable[[Sequence[str]], Answers]:
     compute = {"plain": _plain, "engine": _engine}[os.environ["PEER_FUNCTION"]](spec, directory)
 
     def answer(texts: Sequence[str]) -> Answers:
-        probabilities = compute([encoder.encode(text).ids for text in texts])
+        probabilities = compute([encoder.encode_ids(text) for text in texts])
         best = probabilities.argmax(axis=1).tolist()
         return [(spec.labels[label], float(row[label])) for label, row in zip(best, probabilities, strict=True)]
 
