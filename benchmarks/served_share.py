@@ -23,6 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.load import closed_loop, generators
+from peers.results import describe_run
+from peers.servers import BATCH_ROWS, PACKAGE, Serving, as_json, serve_ours
+from peers.work import draw_texts, http_request, read_vocabulary, write_file
 
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import BacklogLimits
@@ -33,10 +37,6 @@ from conveyor.features.text import TextEncoder
 from conveyor.repository.manifest import read_manifest
 from conveyor.spec import SentimentSpec
 from conveyor.wire.messages import NORMAL_PRIORITY, Reply, ResultBlock, RowBlock
-from peers.load import closed_loop, generators
-from peers.results import describe_run
-from peers.servers import BATCH_ROWS, PACKAGE, Serving, as_json, serve_ours
-from peers.work import draw_texts, http_request, read_vocabulary, write_file
 
 _HERE = Path(__file__).parent
 _KEY = ModelKey("sentiment-en", "1")

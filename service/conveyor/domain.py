@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,8 @@ __all__ = ["Answer", "Forecast", "ModelKey", "Sentiment", "Series", "Span", "Tag
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class ModelKey:
-    """One version of one model."""
+class ModelKey(NamedTuple):
+    """One version of one model. A tuple, because every request looks several things up by it."""
 
     name: str
     version: str

@@ -74,10 +74,14 @@ class Catalogue:
     plans: Mapping[ModelKey, PlanReport] = field(default_factory=dict)
     costs: Mapping[ModelKey, CostReport] = field(default_factory=dict)
     _entries: dict[ModelKey, Entry] = field(default_factory=dict)
+    # The versions of each model, ascending.
+    _by_name: dict[str, Sequence[Entry]] = field(default_factory=dict)
 
     def put(self, entry: Entry) -> None:
         """Adds or replaces a version."""
         self._entries[entry.key] = entry
+        found = [other for other in self._entries.values() if other.key.name == entry.key.name]
+        self._by_name[entry.key.name] = sorted(found, key=lambda other: int(other.key.version))
 
     def entries(self) -> Sequence[Entry]:
         """All versions, by name, then by ascending version."""
@@ -112,9 +116,9 @@ class Catalogue:
         Raises:
             NotFound: There is no such model or version.
         """
-        versions = self._versions(name)
+        versions = self._by_name.get(name)
         if not versions:
-            known = ", ".join(sorted({key.name for key in self._entries}))
+            known = ", ".join(sorted(self._by_name))
             raise NotFound(f"there is no model {_shown(name)} here; there are: {known or 'none'}")
         if version is None:
             return _serving(versions)
@@ -126,7 +130,7 @@ class Catalogue:
 
     def describe(self) -> Sequence[ModelDescription]:
         """Every model, by name."""
-        return [self.describe_one(name) for name in sorted({key.name for key in self._entries})]
+        return [self.describe_one(name) for name in sorted(self._by_name)]
 
     def describe_one(self, name: str) -> ModelDescription:
         """One model by its serving version.
@@ -135,7 +139,7 @@ class Catalogue:
             NotFound: There is no such model.
         """
         entry = self.find(name, None)
-        ready = [e.key.version for e in self._versions(name) if e.state is State.READY]
+        ready = [e.key.version for e in self._by_name[name] if e.state is State.READY]
         spec, plan = entry.spec, self.plans.get(entry.key)
         common = ModelDescription(
             name=name,
@@ -150,10 +154,6 @@ class Catalogue:
             costs=self.costs.get(entry.key),
         )
         return _with_details(common, spec)
-
-    def _versions(self, name: str) -> Sequence[Entry]:
-        found = [entry for entry in self._entries.values() if entry.key.name == name]
-        return sorted(found, key=lambda entry: int(entry.key.version))
 
 
 def _shown(name: str) -> str:
