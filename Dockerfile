@@ -41,7 +41,10 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     && rm -rf include test \
     && find bin -type f ! -name torch_shm_manager -delete
 
-COPY README.md ./
+# For the kernel alone; the image that comes out has no compiler, and what was compiled chooses by the CPU it runs on.
+RUN command -v cc >/dev/null \
+    || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
+COPY README.md hatch_build.py ./
 COPY service service
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     /opt/pip/bin/pip --python /opt/conveyor/bin/python install --no-cache-dir --no-deps .

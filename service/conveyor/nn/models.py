@@ -61,9 +61,16 @@ class _TextModel(nn.Module):
         self.head = _Head(self.recurrent.output_size, num_outputs)
 
     def embed(self, inputs: Tensor) -> Tensor:
-        """int32 [rows, steps, columns] → float32 [rows, steps, width]: what the first recurrent layer takes."""
+        """int32 [rows, steps, columns] → float32 [rows, steps, width], or the ids as they are if embeddings are left
+        out: what the first recurrent layer takes."""
+        if not self.embeddings:
+            return inputs
         embedded: Tensor = self.dropout(self.embeddings(inputs))
         return embedded
+
+    def leave_out_embeddings(self) -> None:
+        """Gives layer one the ids from now on, which its kernel takes; the embeddings are gone."""
+        self.embeddings.clear()
 
     def _encode(self, ids: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> Tensor:
         return self.recurrent.outputs(self.embed(ids), lengths, stairs)

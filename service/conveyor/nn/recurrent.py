@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from conveyor.spec import RecurrentSpec
 
-__all__ = ["CHUNK_STEPS", "FEWEST_ROWS", "RecurrentStack", "Stair", "State"]
+__all__ = ["CHUNK_STEPS", "FEWEST_ROWS", "RaggedLayer", "RecurrentStack", "Stair", "State"]
 
 # Steps given to the library at once. cuDNN refuses more than 65 535; carried state makes the cut invisible.
 CHUNK_STEPS = 4096
@@ -38,6 +39,22 @@ class Stair(Protocol):
         """How many steps, from where the last stair ended."""
 
 
+class RaggedLayer(nn.Module, ABC):
+    """A kernel for one direction of one layer that computes each row to its own end only."""
+
+    @abstractmethod
+    def run(self, x: Tensor, lengths: Tensor, outputs: Tensor, *, backwards: bool) -> None:
+        """Runs whole rows in any order.
+
+        Args:
+            x: [rows, steps, width]; what lies past a row's length is not read.
+            lengths: int64 [rows], at most `steps` each; zero is valid.
+            outputs: float32 [rows, steps, hidden], a part of the last dimension of a contiguous tensor; is written,
+                with zeros past a row's length.
+            backwards: Whether rows are read and written from their own ends.
+        """
+
+
 class RecurrentStack(nn.Module):
     """Layers of recurrent cells, each direction of each layer a single-layer module of its own.
 
@@ -57,6 +74,8 @@ class RecurrentStack(nn.Module):
         self.output_size = spec.hidden * (2 if spec.bidirectional else 1)
         self.dropout = nn.Dropout(dropout)
         self.fewest_rows = FEWEST_ROWS[spec.cell]
+        # Whether rows are computed to their own ends only, and in whatever number there are.
+        self.ragged = False
         directions = ("forwards", "backwards") if spec.bidirectional else ("forwards",)
         widths = [input_size] + [self.output_size] * (spec.layers - 1)
         self.layers = nn.ModuleList(
@@ -86,7 +105,7 @@ class RecurrentStack(nn.Module):
 
         Args:
             make_kernel: Makes a kernel from a direction's module. A kernel takes what `call` takes, and gives what it
-                gives, to the accuracy of its own arithmetic.
+                gives, to the accuracy of its own arithmetic. If one is a `RaggedLayer`, all are.
             fewest_rows: Rows a kernel is given at least, so that a row comes out alike in any company.
         """
         for layer in self.layers:
@@ -95,6 +114,7 @@ class RecurrentStack(nn.Module):
                 assert isinstance(module, nn.RNNBase)
                 layer[name] = make_kernel(module)
         self.fewest_rows = fewest_rows
+        self.ragged = all(isinstance(m, RaggedLayer) for layer in self.layers for m in layer.children())
 
     def forward(self, x: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> tuple[Tensor, Tensor]:
         """What the last layer puts out, and the states in which it ends: `outputs` and `final`."""
@@ -109,7 +129,7 @@ class RecurrentStack(nn.Module):
             lengths: int64 [rows], at most `steps` each; zero is valid.
             stairs: The calls to make in each layer and direction: rows that never grow, of which every row that has
                 not ended is one, and steps that sum to `steps`. Rows must stand in descending order of length. By
-                default all rows together. The outcome does not depend on it, the work does.
+                default all rows together. The outcome does not depend on it, the work does, unless it is `ragged`.
 
         Returns:
             [rows, steps, output_size], meaningless past a row's length.
@@ -118,8 +138,19 @@ class RecurrentStack(nn.Module):
             assert isinstance(layer, nn.ModuleDict)
             if number:
                 x = self.dropout(x)
-            x = self._run_layer(layer, x, lengths, _calls(x, stairs))
+            if self.ragged:
+                x = self._run_ragged(layer, x, lengths)
+            else:
+                x = self._run_layer(layer, x, lengths, _calls(x, stairs))
         return x
+
+    def _run_ragged(self, layer: nn.ModuleDict, x: Tensor, lengths: Tensor) -> Tensor:
+        outputs = torch.empty(*x.shape[:2], self.output_size, device=x.device)
+        for place, (name, module) in enumerate(layer.items()):
+            assert isinstance(module, RaggedLayer)
+            part = outputs[..., place * self.spec.hidden : (place + 1) * self.spec.hidden]
+            module.run(x, lengths, part, backwards=name == "backwards")
+        return outputs
 
     def _run_layer(self, layer: nn.ModuleDict, x: Tensor, lengths: Tensor, calls: Sequence[tuple[int, int]]) -> Tensor:
         ahead = self._run_direction(layer["forwards"], x, calls)

@@ -115,9 +115,12 @@ def advance(model: TaskModel, scans: Sequence[RowScan], phase: int, steps: int, 
 
     Args:
         scans: All can go on with the phase; each does for `steps` steps or to the end of the row.
-        rows: Rows to compute, at least as many as there are scans; the rest is filler.
+        rows: Rows to compute, at least as many as there are scans; the rest is filler. Layers that are `ragged` need
+            none, and no more steps than the longest has left.
     """
     pieces = [scan.next(phase, steps) for scan in scans]
+    if model.recurrent.ragged:
+        rows, steps = len(scans), max(map(len, pieces))
     x = torch.stack([F.pad(piece, (0, 0, 0, steps - len(piece))) for piece in pieces])
     x = F.pad(x, (0, 0, 0, 0, 0, rows - len(scans)))
     states = _join([scan.state(phase) for scan in scans], x, model, rows)
@@ -136,13 +139,14 @@ def read_out(model: TaskModel, scan: RowScan) -> dict[str, Tensor]:
 def _join(states: Sequence[State | None], x: Tensor, model: TaskModel, rows: int) -> State:
     """The states of rows side by side, zeros for those that begin and for filler."""
     hidden = model.recurrent.spec.hidden
-    joined = x.new_zeros(1, rows, hidden), x.new_zeros(1, rows, hidden)
+    # Of float32, unlike x where layer one takes ids.
+    h, c = (torch.zeros(1, rows, hidden, device=x.device) for _ in range(2))
     for index, state in enumerate(states):
         if isinstance(state, Tensor):
-            joined[0][:, index] = state[:, 0]
+            h[:, index] = state[:, 0]
         elif state is not None:
-            joined[0][:, index], joined[1][:, index] = state[0][:, 0], state[1][:, 0]
-    return joined if model.recurrent.spec.cell == "lstm" else joined[0]
+            h[:, index], c[:, index] = state[0][:, 0], state[1][:, 0]
+    return (h, c) if model.recurrent.spec.cell == "lstm" else h
 
 
 def _part(state: State, index: int) -> State:

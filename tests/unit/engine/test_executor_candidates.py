@@ -41,7 +41,7 @@ def network(candidate: Candidate, cell: str, hidden: int = 24) -> TaskModel:
     torch.manual_seed(5)
     recurrent = RecurrentSpec(cell=cell, hidden=hidden, layers=2, bidirectional=True)
     made = build(TAG.model_copy(update={"recurrent": recurrent})).eval().requires_grad_(False)
-    candidate.install(made.recurrent)
+    candidate.install(made)
     return made
 
 

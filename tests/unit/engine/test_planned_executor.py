@@ -17,7 +17,7 @@ from conveyor.engine.executors.device_kind import device_kind
 from conveyor.engine.executors.planned import open_executor, versions_of
 from conveyor.engine.executors.port import Batch
 from conveyor.errors import PackageError
-from conveyor.nn.recurrent import RecurrentStack
+from conveyor.nn.models import TaskModel
 from conveyor.repository.plan_lock import CandidateFigures, DevicePlan, write_plan
 from conveyor.spec import RecurrentSpec
 from conveyor.wire.port import PlanReport
@@ -150,8 +150,8 @@ def test_what_is_chosen_is_what_computes(package: Path) -> None:
     """The kernels of the chosen candidate run, and its weights are counted."""
     batch = Batch(np.full((2, 4, 1), 3, dtype=np.int32), np.array([4, 2], dtype=np.int32), [Stair(2, 4)])
 
-    def silence(stack: RecurrentStack) -> None:
-        for parameter in stack.parameters():
+    def silence(model: TaskModel) -> None:
+        for parameter in model.recurrent.parameters():
             parameter.zero_()
 
     write_plan(package, KIND, plan_for("torch", "int3", versions_of("torch")))

@@ -16,7 +16,8 @@ from conveyor.engine.executors.device_kind import device_kind
 from conveyor.engine.planning.planner import LEAST_GAIN, make_plan
 from conveyor.engine.planning.speed import BATCH_ROWS, BATCH_WEIGHTS, speedup
 from conveyor.engine.planning.synthetic import synthetic_rows
-from conveyor.nn.recurrent import RecurrentStack, State
+from conveyor.nn.models import TaskModel
+from conveyor.nn.recurrent import State
 from conveyor.repository.plan_lock import CandidateFigures, DevicePlan
 from conveyor.spec import PackageSpec
 from support.executors import FakeClock
@@ -46,7 +47,8 @@ def doctored(
     def spend(_: Tensor) -> None:
         clock.now += seconds
 
-    def install(stack: RecurrentStack) -> None:
+    def install(model: TaskModel) -> None:
+        stack = model.recurrent
         stack.use(lambda module: Doctored(module, change, spend), stack.fewest_rows)
 
     return replace(REFERENCE, executor="doctored", precision=name, install=install)

@@ -10,12 +10,18 @@ import torch
 from torch import nn
 
 from conveyor.engine.executors.device_kind import has_fast_bfloat16
+from conveyor.engine.executors.kernel.layer import install_kernel
+from conveyor.engine.executors.kernel.library import find_kernel
+from conveyor.nn.models import TaskModel
 from conveyor.nn.packed import PackedLstm
-from conveyor.nn.recurrent import FEWEST_ROWS, RecurrentStack
+from conveyor.nn.recurrent import FEWEST_ROWS
 from conveyor.nn.reduced import ReducedLayer
 from conveyor.spec import RecurrentSpec
 
-__all__ = ["CANDIDATES", "REFERENCE", "Candidate"]
+__all__ = ["CANDIDATES", "KERNEL", "REFERENCE", "Candidate"]
+
+# The executor that is our own.
+KERNEL = "kernel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class Candidate:
     precision: str
     devices: tuple[str, ...]
     obstacle: Callable[[torch.device, RecurrentSpec], str | None]
-    install: Callable[[RecurrentStack], None]
+    install: Callable[[TaskModel], None]
 
     def __str__(self) -> str:
         return f"{self.executor} {self.precision}"
@@ -55,20 +61,41 @@ def _none(_device: torch.device, _spec: RecurrentSpec) -> str | None:
     return None
 
 
-def _install_onnx(stack: RecurrentStack) -> None:
+def _no_kernel(dtype: torch.dtype) -> Callable[[torch.device, RecurrentSpec], str | None]:
+    def obstacle(_device: torch.device, spec: RecurrentSpec) -> str | None:
+        kernel = find_kernel()
+        if kernel is None:
+            return "no kernel was compiled when conveyor was installed, for want of a C compiler"
+        if dtype == torch.bfloat16 and not kernel.has_bfloat16:
+            return f"the kernel for this CPU ({kernel.variant}) has no bfloat16"
+        return None if spec.cell == "lstm" else f"the kernel computes no {spec.cell}"
+
+    return obstacle
+
+
+def _install_kernel(dtype: torch.dtype) -> Callable[[TaskModel], None]:
+    def install(model: TaskModel) -> None:
+        kernel = find_kernel()
+        assert kernel is not None
+        install_kernel(model, kernel, dtype)
+
+    return install
+
+
+def _install_onnx(model: TaskModel) -> None:
     from conveyor.engine.executors.onnx_layer import FEWEST_ROWS_ONNX, OnnxLayer
 
-    stack.use(OnnxLayer, FEWEST_ROWS_ONNX[stack.spec.cell])
+    model.recurrent.use(OnnxLayer, FEWEST_ROWS_ONNX[model.recurrent.spec.cell])
 
 
-def _install_torch(dtype: torch.dtype) -> Callable[[RecurrentStack], None]:
+def _install_torch(dtype: torch.dtype) -> Callable[[TaskModel], None]:
     def make(module: nn.RNNBase) -> nn.Module:
         on_cpu = next(module.parameters()).device.type == "cpu"
         if isinstance(module, nn.LSTM) and on_cpu and PackedLstm.is_available():
             return PackedLstm(module, dtype)
         return module if dtype == torch.float32 else ReducedLayer(module, dtype)
 
-    return lambda stack: stack.use(make, FEWEST_ROWS[stack.spec.cell])
+    return lambda model: model.recurrent.use(make, FEWEST_ROWS[model.recurrent.spec.cell])
 
 
 REFERENCE = Candidate("torch", "float32", ("cpu", "cuda"), _none, _install_torch(torch.float32))
@@ -76,6 +103,8 @@ REFERENCE = Candidate("torch", "float32", ("cpu", "cuda"), _none, _install_torch
 # The reference first; where a precision is asked for, the first that can.
 CANDIDATES: Sequence[Candidate] = (
     REFERENCE,
+    Candidate(KERNEL, "float32", ("cpu",), _no_kernel(torch.float32), _install_kernel(torch.float32)),
+    Candidate(KERNEL, "bfloat16", ("cpu",), _no_kernel(torch.bfloat16), _install_kernel(torch.bfloat16)),
     Candidate("onnxruntime", "float32", ("cpu",), _no_onnxruntime, _install_onnx),
     Candidate("torch", "bfloat16", ("cpu", "cuda"), _no_bfloat16, _install_torch(torch.bfloat16)),
     # cuDNN's persistent kernels know it and not bfloat16; on CPUs it has neither range nor speed.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["cpu_kind", "device_kind", "device_name", "has_fast_bfloat16"]
+__all__ = ["cpu_flags", "cpu_kind", "device_kind", "device_name", "has_fast_bfloat16"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
@@ -49,8 +49,12 @@ def cpu_kind(cpuinfo: str, machine: str) -> str:
 
 def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16; others emulate it, slower than float32."""
-    flags = _field(_cpuinfo(), "flags").split()
-    return any(level in flags for level in _BFLOAT16)
+    return not cpu_flags().isdisjoint(_BFLOAT16)
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this CPU can do, as `/proc/cpuinfo` spells it; nothing where that can't be told."""
+    return frozenset(_field(_cpuinfo(), "flags").split())
 
 
 @cache

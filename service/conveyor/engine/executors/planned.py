@@ -9,8 +9,9 @@ from pathlib import Path
 import structlog
 import torch
 
-from conveyor.engine.executors.candidates import CANDIDATES, REFERENCE, Candidate
+from conveyor.engine.executors.candidates import CANDIDATES, KERNEL, REFERENCE, Candidate
 from conveyor.engine.executors.device_kind import device_kind
+from conveyor.engine.executors.kernel.library import find_kernel
 from conveyor.engine.executors.network import resolve_device
 from conveyor.engine.executors.torch_executor import Choice, TorchExecutor
 from conveyor.errors import PackageError, Problem
@@ -45,7 +46,9 @@ def open_executor(device: str, precision: str, candidates: Sequence[Candidate] =
 def versions_of(executor: str) -> Mapping[str, str]:
     """The versions of the libraries that decide an executor's answers."""
     # What follows a plus says where a build came from (`+cpu`), not what it computes.
-    return {name: version(name).partition("+")[0] for name in dict.fromkeys(["torch", executor])}
+    libraries = {name: version(name).partition("+")[0] for name in dict.fromkeys(["torch", executor]) if name != KERNEL}
+    kernel = find_kernel() if executor == KERNEL else None
+    return {**libraries, KERNEL: str(kernel.revision)} if kernel else libraries
 
 
 class _Forced:

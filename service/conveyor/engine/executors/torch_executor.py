@@ -12,6 +12,7 @@ import torch
 
 from conveyor.domain import ModelKey
 from conveyor.engine.executors.candidates import REFERENCE, Candidate
+from conveyor.engine.executors.kernel.layer import KernelLayer
 from conveyor.engine.executors.network import load_network, prepare_torch, resolve_device
 from conveyor.engine.executors.onnx_layer import OnnxLayer
 from conveyor.engine.executors.port import Batch, BatchResult
@@ -76,7 +77,7 @@ class TorchExecutor:
         """Reads the weights and makes the network compute as was chosen."""
         network = load_network(directory, self._device)
         choice = self._choose(directory, self._device, network.recurrent.spec)
-        choice.candidate.install(network.recurrent)
+        choice.candidate.install(network)
         self._models[key] = network
         if choice.candidate is REFERENCE:
             self._references[key] = network
@@ -131,7 +132,7 @@ class TorchExecutor:
         network = self._references.get(key)
         if network is None:
             network = self._references[key] = load_network(self._directories[key], self._device)
-            REFERENCE.install(network.recurrent)
+            REFERENCE.install(network)
         assert isinstance(network, SeriesForecaster)
         return TorchStates(network, self._device)
 
@@ -156,7 +157,9 @@ class TorchExecutor:
 
 def _weight_bytes(network: TaskModel) -> int:
     held = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
-    return held + sum(layer.num_bytes for layer in network.modules() if isinstance(layer, OnnxLayer | PackedLstm))
+    return held + sum(
+        layer.num_bytes for layer in network.modules() if isinstance(layer, KernelLayer | OnnxLayer | PackedLstm)
+    )
 
 
 def _to_host(model: TaskModel, outputs: Mapping[str, torch.Tensor]) -> BatchResult:

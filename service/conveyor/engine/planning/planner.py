@@ -129,7 +129,7 @@ class _Trial:
 
     def _dependence(self, candidate: Candidate) -> float:
         network = load_network(self._directory, self.device)
-        candidate.install(network.recurrent)
+        candidate.install(network)
         return largest_dependence(network, self._rows)
 
     def _refuse(self, agreement: Agreement, dependence: float, of_reference: float) -> str:

@@ -1,0 +1,1 @@
+"""An LSTM kernel of our own, in C."""

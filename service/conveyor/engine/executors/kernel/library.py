@@ -1,0 +1,104 @@
+"""The compiled kernel, as it is called."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from conveyor.engine.executors.device_kind import cpu_flags
+from conveyor.engine.executors.kernel.build import VARIANTS, Variant, library
+
+__all__ = ["Direction", "Kernel", "find_kernel"]
+
+
+class Direction(ctypes.Structure):
+    """`struct direction` of lstm.c."""
+
+    _fields_ = (
+        ("hidden", ctypes.c_int64),
+        ("blocks", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("reduced", ctypes.c_int64),
+        ("recurrent", ctypes.c_void_p),
+        ("input", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("tables", ctypes.POINTER(ctypes.c_void_p)),
+        ("half_tables", ctypes.c_int64),
+    )
+
+
+class Kernel:
+    """A compiled variant.
+
+    variant: its name. lanes: units of a block. has_bfloat16: whether it multiplies bfloat16. revision: see lstm.c.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        # Calls release the interpreter.
+        loaded = ctypes.CDLL(str(library(variant)))
+        self.variant = variant.name
+        self.lanes: int = loaded.conveyor_lanes()
+        self.has_bfloat16 = bool(loaded.conveyor_has_bfloat16())
+        self.revision: int = loaded.conveyor_revision()
+        self._run = loaded.conveyor_lstm
+        self._run.argtypes = [
+            ctypes.POINTER(Direction),
+            ctypes.c_int,
+            ctypes.c_void_p,
+            ctypes.c_int64,
+            ctypes.c_int64,
+            *[ctypes.c_void_p] * 4,
+            ctypes.c_int64,
+        ]
+
+    def run(
+        self,
+        direction: Direction,
+        x: Tensor,
+        lengths: Tensor,
+        outputs: Tensor,
+        state: tuple[Tensor, Tensor] | None = None,
+        *,
+        backwards: bool = False,
+    ) -> None:
+        """Runs a direction; all tensors are contiguous, but `outputs`.
+
+        Args:
+            x: int32 ids or float32 [rows, steps, width].
+            lengths: int64 [rows], at most `steps` each.
+            outputs: float32 [rows, steps, hidden], a slice of the last dimension of a contiguous tensor; is written.
+            state: h and c, float32 [rows, hidden], before; they become those after. Zeros if None.
+            backwards: Whether rows are read and written from their own ends.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory.
+        """
+        rows, steps, _ = x.shape
+        h, c = (part.data_ptr() for part in state) if state else (None, None)
+        failed = self._run(
+            direction,
+            backwards,
+            x.data_ptr(),
+            rows,
+            steps,
+            lengths.data_ptr(),
+            h,
+            c,
+            outputs.data_ptr(),
+            outputs.stride(1),
+        )
+        if failed:
+            raise torch.OutOfMemoryError("no memory for the kernel")
+
+
+@cache
+def find_kernel() -> Kernel | None:
+    """The best variant that this CPU can run; None if none was compiled."""
+    flags = cpu_flags()
+    for variant in VARIANTS:
+        if flags.issuperset(variant.needs) and library(variant).is_file():
+            return Kernel(variant)
+    return None
