@@ -22,7 +22,7 @@ from conveyor.engine.local import LocalEngine
 from conveyor.errors import DeadlineExceeded, Internal, Unavailable
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
-from conveyor.wire.messages import BatchReport
+from conveyor.wire.messages import BatchReport, RowBlock
 from conveyor.wire.port import EnginePort
 from support.engines import HostedEngine
 from support.executors import FAILS, SummingExecutor
@@ -75,7 +75,22 @@ class Served:
         self.executor = executor
         self.engine = engine
         self.reports: list[BatchReport] = []
+        self.rows_sent = 0
+        self._more_sent = asyncio.Event()
+        self._submit = engine.submit
+        engine.submit = self._count_and_submit
         self.dispatcher = Dispatcher(engine, self.reports.append)
+
+    def _count_and_submit(self, block: RowBlock) -> None:
+        self.rows_sent += len(block.ids)
+        self._more_sent.set()
+        self._submit(block)
+
+    async def until_sent(self, rows: int) -> None:
+        """Returns once so many rows have left the front end."""
+        while self.rows_sent < rows:
+            self._more_sent.clear()
+            await self._more_sent.wait()
 
     async def sums(self, *rows: list[int], deadline: float = math.inf) -> list[float]:
         """The sum of each row."""
@@ -129,13 +144,13 @@ async def test_rows_that_arrive_while_the_device_is_busy_share_the_next_batch(fo
     async with served(form) as bench:
         gate = Gate(bench.executor)
         first = await gate.hold(bench.sums([1]))
+        sent = bench.rows_sent
         others = []
         for i in range(5):
             others.append(asyncio.ensure_future(bench.sums([i])))
             await asyncio.sleep(0)
-        # The last row leaves the front end at the end of its tick: only then is it in the engine's inbox.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        # The last row may be held back for a moment: only then is it in the engine's inbox.
+        await bench.until_sent(sent + 5)
         gate.open()
         await asyncio.gather(first, *others)
 
@@ -257,3 +272,22 @@ async def test_a_drain_answers_what_was_accepted_and_refuses_what_is_new(form: s
 
         assert [float(i) for i in range(40)] == await accepted
         await draining
+
+
+async def test_rows_wait_for_company_only_while_the_engine_has_others(form: str) -> None:
+    """What comes to an engine that is busy leaves in few blocks, and with the engine's next answer at the latest."""
+    async with served(form) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        sizes: list[int] = []
+        submit = bench.engine.submit
+        bench.engine.submit = lambda block: (sizes.append(len(block.ids)), submit(block))
+        others = []
+        for i in range(50):
+            others.append(asyncio.ensure_future(bench.sums([i])))
+            await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, *others)
+
+        assert 50 == sum(sizes)
+        assert len(sizes) < 25
