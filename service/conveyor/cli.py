@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from conveyor.bench.command import bench
 from conveyor.errors import ConveyorError, PackageError
-from conveyor.settings import ENVIRONMENT_PREFIX, ServeSettings
+from conveyor.settings import ENVIRONMENT_PREFIX, SECRETS, ServeSettings
 from conveyor.telemetry.logs import configure
 
 __all__ = ["main"]
@@ -31,7 +31,7 @@ def _settings_options(*names: str) -> Callable[[CommandT], CommandT]:
     """Adds an option for each named setting, or for all; what is not given stays out of the flags."""
 
     def decorate(command: CommandT) -> CommandT:
-        for name in reversed(names or tuple(ServeSettings.model_fields)):
+        for name in reversed(names or [name for name in ServeSettings.model_fields if name not in SECRETS]):
             info = ServeSettings.model_fields[name]
             default = "" if info.default is PydanticUndefined else f"  [default: {info.default}]"
             option = click.option(

@@ -1,7 +1,7 @@
 """The server's configuration: parsed once, immutable, passed down as the smallest part needed.
 
-Every option of `conveyor serve` is a field here. A flag beats `CONVEYOR_<OPTION>` in the environment, which beats
-the TOML file, which beats the default.
+Every option of `conveyor serve` is a field here, and so are secrets, which are no options. A flag beats
+`CONVEYOR_<OPTION>` in the environment, which beats the TOML file, which beats the default.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,9 +19,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-__all__ = ["ENVIRONMENT_PREFIX", "ServeSettings"]
+__all__ = ["ENVIRONMENT_PREFIX", "SECRETS", "ServeSettings"]
 
 ENVIRONMENT_PREFIX = "CONVEYOR_"
+
+# Settings that come from the environment or the file only: others could see what stands on a command line.
+SECRETS = frozenset({"state_key"})
 
 
 def _known_device(device: str) -> str:
@@ -92,6 +95,41 @@ class ServeSettings(BaseSettings):
     )
     drain_timeout: float = Field(
         default=30.0, ge=0, le=3600, description="Seconds that running requests get to finish after SIGTERM."
+    )
+    session_idle_s: float = Field(
+        default=3600.0, gt=0, le=365 * 86_400, description="Seconds without use after which a session ends."
+    )
+    session_memory: int = Field(
+        default=2**30,
+        ge=2**20,
+        description="Bytes for the states of sessions of a model on the device; those used longest ago move to host "
+        "memory.",
+    )
+    session_host_memory: int = Field(
+        default=2**30,
+        ge=0,
+        description="Bytes for the states of sessions of a model in host memory; beyond it they move to the state "
+        "directory, or, without one, no more are opened.",
+    )
+    session_quota: int = Field(
+        default=1_000_000, ge=1, description="Live sessions of a model; more are refused with 429."
+    )
+    session_checkpoint_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=86_400,
+        description="Seconds after which sessions that changed are written to the state directory: what a killed "
+        "process loses at most. 0 writes them at an ordered end only.",
+    )
+    state_dir: Path | None = Field(
+        default=None,
+        description="Directory that keeps sessions over a restart. Without one they end with the server.",
+    )
+    state_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="Signs the states of sessions that are exported; servers with the same key take each other's. By "
+        "default a random one of this server.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log lines shown."

@@ -88,6 +88,25 @@ METRICS: tuple[Metric, ...] = (
         ("model", "reason"),
         "Requests refused before any work was done for them.",
     ),
+    Metric("conveyor_sessions_live", Kind.GAUGE, ("model",), "Streaming sessions that can be used."),
+    Metric(
+        "conveyor_sessions_evicted_total",
+        Kind.COUNTER,
+        ("model", "reason"),
+        "Sessions that the server ended: idle for too long, or unloaded with their model.",
+    ),
+    Metric(
+        "conveyor_session_state_bytes",
+        Kind.GAUGE,
+        ("model", "tier"),
+        "Memory that holds the states of sessions, by tier: device or host.",
+    ),
+    Metric(
+        "conveyor_session_moves_total",
+        Kind.COUNTER,
+        ("model", "to"),
+        "States of sessions that were moved, by where to: host or disk when room was short, device when used again.",
+    ),
     Metric("conveyor_model_loaded", Kind.GAUGE, ("model", "version"), "1 while a version is loaded and answers."),
     Metric(
         "conveyor_model_load_duration_seconds",

@@ -16,7 +16,12 @@ from prometheus_client.registry import Collector
 __all__ = ["Family", "lasting", "merged", "render", "snapshot"]
 
 # What each process has of its own; of any other gauge every process says the same, or says nothing.
-_SUMMED_GAUGES = frozenset({"process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds"})
+_SUMMED_GAUGES = frozenset(
+    {
+        *("process_resident_memory_bytes", "process_virtual_memory_bytes", "process_open_fds"),
+        *("conveyor_sessions_live", "conveyor_session_state_bytes"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)

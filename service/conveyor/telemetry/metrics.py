@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,8 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        # What others count, as it was when last taken over.
+        self._counted: dict[tuple[str, str, str], int] = {}
         # The client builds a key of its labels each time it is asked for a series.
         self._of_requests: dict[tuple[str, str, str, str, Code], tuple[Counter, Histogram]] = {}
         for metric in METRICS:
@@ -119,6 +121,32 @@ class Metrics:
         self._gauges["conveyor_model_plan_info"].labels(
             model=key.name, version=key.version, executor=executor, device=device, precision=precision
         ).set(1)
+
+    def sessions(
+        self,
+        model: str,
+        live: int,
+        state_bytes: Mapping[str, int],
+        evicted: Mapping[str, int],
+        moved: Mapping[str, int],
+    ) -> None:
+        """Takes over the sessions of a model as this process has them.
+
+        Args:
+            state_bytes: By tier.
+            evicted, moved: Counts since the engine began, by reason and by where the states went.
+        """
+        self._gauges["conveyor_sessions_live"].labels(model=model).set(live)
+        for tier, num_bytes in state_bytes.items():
+            self._gauges["conveyor_session_state_bytes"].labels(model=model, tier=tier).set(num_bytes)
+        for name, label, counts in (
+            ("conveyor_sessions_evicted_total", "reason", evicted),
+            ("conveyor_session_moves_total", "to", moved),
+        ):
+            for value, count in counts.items():
+                key = name, model, value
+                self._counters[name].labels(**{"model": model, label: value}).inc(count - self._counted.get(key, 0))
+                self._counted[key] = count
 
     def device_memory(self, device: str, kind: str, num_bytes: int) -> None:
         """Sets the memory in use on a device."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from conveyor.engine.sessions.options import IN_MEMORY, SessionOptions
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.answering import Answering
 from conveyor.gateway.catalogue import Catalogue
@@ -23,7 +24,7 @@ from conveyor.settings import ServeSettings
 from conveyor.telemetry.metrics import Metrics, Scrape
 from conveyor.wire.messages import BatchReport
 from conveyor.wire.port import EnginePort
-from conveyor.wiring.engines import count_batch, local_engine
+from conveyor.wiring.engines import count_batch, count_sessions, local_engine
 
 __all__ = ["Core", "assemble", "build_core"]
 
@@ -43,6 +44,7 @@ class Core:
     metrics: Metrics
     limits: Limits
     scrape: Scrape
+    has_engine: bool
 
     async def start(self) -> str:
         """Waits until the engine has its device, and returns its name."""
@@ -73,6 +75,8 @@ class Core:
         self.catalogue.costs, self.catalogue.plans = stats.costs, stats.plans
         for key, plan in stats.plans.items():
             self.metrics.model_plan(key, plan.executor, plan.device, plan.precision)
+        if self.has_engine:
+            count_sessions(self.metrics, stats)
         depth: Counter[str] = Counter()
         for key, rows in stats.queued_rows.items():
             depth[key.name] += rows
@@ -82,24 +86,25 @@ class Core:
             self.metrics.device_memory(stats.device, kind, num_bytes)
 
 
-def build_core(settings: ServeSettings, on_lost: Callable[[str], None]) -> Core:
+def build_core(settings: ServeSettings, on_lost: Callable[[str], None], sessions: SessionOptions = IN_MEMORY) -> Core:
     """Puts the parts together, the engine in this process; call on the event loop that will run them.
 
     Args:
         on_lost: Called with the reason if the engine dies; nothing can be answered from then on.
+        sessions: What the engine is told about streaming sessions.
     """
     metrics = Metrics()
-    return assemble(settings, local_engine(settings, on_lost), metrics, metrics.scrape, counts_batches=True)
+    return assemble(settings, local_engine(settings, on_lost, sessions), metrics, metrics.scrape, has_engine=True)
 
 
 def assemble(
-    settings: ServeSettings, engine: EnginePort, metrics: Metrics, scrape: Scrape, *, counts_batches: bool
+    settings: ServeSettings, engine: EnginePort, metrics: Metrics, scrape: Scrape, *, has_engine: bool
 ) -> Core:
     """Puts the parts before an engine together; call on the event loop that will run them.
 
     Args:
         scrape: Gives the metrics of the whole server.
-        counts_batches: Whether what an execution cost is counted here; if not, the engine's process does it.
+        has_engine: Whether the engine is in this process, and what it does is counted here; if not, its own does it.
     """
     lifecycle = Lifecycle()
     limits = Limits(
@@ -125,10 +130,10 @@ def assemble(
         admission.share_engine(report.rows_elsewhere)
         if not report.in_chunks:
             admission.observe(report.model, report.useful_steps, report.compute_s)
-        if counts_batches:
+        if has_engine:
             count_batch(metrics, report)
 
     answering = Answering(Dispatcher(engine, observe, room_in_s=admission.retry_after_s), admission, limits)
     gateway = Gateway(catalogue, answering, admission, lifecycle, metrics, limits)
     loader = Loader(engine, answering, catalogue, metrics)
-    return Core(engine, catalogue, loader, gateway, admission, lifecycle, metrics, limits, scrape)
+    return Core(engine, catalogue, loader, gateway, admission, lifecycle, metrics, limits, scrape, has_engine)

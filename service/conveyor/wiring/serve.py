@@ -8,7 +8,8 @@ from pathlib import Path
 
 from conveyor.settings import ServeSettings
 from conveyor.telemetry.logs import configure
-from conveyor.wiring.console import say
+from conveyor.wiring.console import say, say_failure
+from conveyor.wiring.state_directory import claim
 
 __all__ = ["serve"]
 
@@ -27,8 +28,17 @@ def serve(settings: ServeSettings) -> int:
         0 after an ordered stop; 1 if it could not start, no model could be loaded, or it could not go on.
     """
     configure(settings.log_level)
-    front_ends = _front_ends(settings)
     say(f"conveyor {version('conveyor')}")
+    try:
+        claimed = claim(settings.state_dir)
+    except OSError as error:
+        return say_failure(f"cannot use the state directory {settings.state_dir}: {error.strerror or error}")
+    with claimed:
+        return _serve(settings)
+
+
+def _serve(settings: ServeSettings) -> int:
+    front_ends = _front_ends(settings)
     if front_ends == 0:
         from conveyor.wiring.single import serve_single
 

@@ -17,6 +17,7 @@ from conveyor.settings import ServeSettings
 from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
 from conveyor.wiring.core import Core, build_core
 from conveyor.wiring.doors import Doors, open_metrics_door
+from conveyor.wiring.engines import choose_state_key, session_options
 from conveyor.wiring.listeners import bind
 from conveyor.wiring.serving import drain, freeze, model_lines, refresh_for_ever
 
@@ -53,7 +54,7 @@ async def _serve(settings: ServeSettings) -> tuple[int, bool]:
         failures.append(reason)
         stop.set()
 
-    core = build_core(settings, fail)
+    core = build_core(settings, fail, session_options(settings, choose_state_key(settings)))
     on_signals(stop)
     try:
         http_socket = bind(settings.host, settings.http_port)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.engine.outbox import Outbox
 from conveyor.engine.sessions.index import ABSENT
-from conveyor.engine.sessions.lane import LongAppends
+from conveyor.engine.sessions.lane import LongAppend, LongAppends
 from conveyor.engine.sessions.life import SessionLife
 from conveyor.engine.sessions.options import SessionOptions
 from conveyor.engine.sessions.table import as_keys
@@ -86,6 +86,7 @@ class SessionDesk:
         if len(self.long):
             for append in [found for row_id in ids if (found := self.long.get(row_id)) is not None]:
                 if append.before is None:
+                    self.put_down(append)
                     self.undo_opening(append.session)
 
     def expire(self, now: float) -> None:
@@ -114,6 +115,11 @@ class SessionDesk:
             rows = rows[~stopped]
         return rows
 
+    def put_down(self, append: LongAppend) -> None:
+        """An append is not under way any more."""
+        self.long.remove(append)
+        self.life.table.running[append.session] = False
+
     def undo_opening(self, session: int) -> None:
         """Ends a session whose opening will not come to its end, with all that waits for it."""
         self.end_session(session, NO_SESSION)
@@ -123,8 +129,7 @@ class SessionDesk:
         sessions = np.array([session], dtype=np.int32)
         append = self.long.of(session)
         if append is not None:
-            self.long.remove(append)
-            self.life.table.running[session] = False
+            self.put_down(append)
             self._refuse([append.id], NotFound, message)
         self._refuse(self.waiting.drop_sessions(sessions)["id"], NotFound, message)
         self.life.end(sessions, None)

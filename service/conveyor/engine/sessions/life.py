@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -50,6 +52,8 @@ class SessionLife:
         self._options = options
         self._stored = stored
         self._in_use = in_use
+        # Those that somebody works with, for which nothing waits any more, or not yet.
+        self._pinned = np.empty(0, dtype=np.int32)
         self._clock = clock
         self._wall = wall
         self.table = SessionTable(self._num_features)
@@ -59,7 +63,7 @@ class SessionLife:
             options.device_bytes,
             options.host_bytes,
             self._write_out if stored is not None else None,
-            in_use,
+            lambda: np.concatenate([in_use(), self._pinned]),
         )
         # Sessions that are in the state directory and not in the table.
         self._away = stored.count() if stored is not None else 0
@@ -87,9 +91,19 @@ class SessionLife:
             self.end(idle, "idle")
             rows[np.isin(rows, idle)] = ABSENT
         if self._away and (rows == ABSENT).any():
-            self._bring_in(keys[rows == ABSENT])
+            with self.pinned(rows[rows != ABSENT]):
+                self._bring_in(keys[rows == ABSENT])
             rows = self.table.find(keys)
         return rows
+
+    @contextmanager
+    def pinned(self, rows: Rows) -> Iterator[None]:
+        """Keeps sessions in memory meanwhile, whatever room is needed for others."""
+        self._pinned = rows
+        try:
+            yield
+        finally:
+            self._pinned = rows[:0]
 
     def open(self, sessions: npt.NDArray[np.uint8]) -> Rows:
         """Begins sessions without any step, whose keys are not inside.
@@ -99,7 +113,7 @@ class SessionLife:
         """
         count = len(sessions)
         if self.num_live + count > self._options.quota:
-            raise QueueFull(f"the quota of {self._options.quota} live sessions of this model is used up")
+            raise QueueFull("the quota of live sessions of this model is used up")
         if len(self.table) + count > self.residence.most:
             raise QueueFull("memory for sessions is full, and there is no state directory to move them to")
         return self.table.add(as_keys(sessions), self._clock())
@@ -162,8 +176,28 @@ class SessionLife:
         """Writes some of what changed since the last checkpoint, if it is time for one."""
         if self._stored is None or not self._options.checkpoint_s or now < self._next_save_at:
             return
-        if not self._save(_SAVED_TOGETHER):
-            self._next_save_at = now + self._options.checkpoint_s
+        # Also if it fails: the next attempt is not made before the next checkpoint is due.
+        due, self._next_save_at = self._next_save_at, now + self._options.checkpoint_s
+        if self._save(_SAVED_TOGETHER):
+            self._next_save_at = due
+
+    def retire(self, reason: str) -> SessionCounts:
+        """Leaves all sessions to the state directory; without one they end for the reason given. Nothing may be under
+        way. Returns the last counts."""
+        self.save_all()
+        rows = np.flatnonzero(self.table.live).astype(np.int32)
+        if self._stored is not None:
+            self._away += len(rows)
+            self._forget(rows)
+        else:
+            self.end(rows, reason)
+        return replace(self.counts(), live=0)
+
+    def count_on(self, counts: SessionCounts | None) -> None:
+        """Goes on from what was counted before, if anything was."""
+        if counts is not None:
+            self._evicted.update(counts.evicted)
+            self.residence.moved.update(counts.moved)
 
     def save_all(self) -> None:
         """Writes everything that changed; nothing may be under way."""
@@ -207,6 +241,7 @@ class SessionLife:
                 self._evicted["idle" if record is not None else "damaged"] += 1
                 continue
             row = self.table.add(as_keys(np.frombuffer(key, dtype=np.uint8)[None]), now - idle_s)
+            self._pinned = np.concatenate([self._pinned, row])
             self.residence.moved["device"] += 1
             self.residence.overwrite(row, record.state[None])
             self._set(row, record)

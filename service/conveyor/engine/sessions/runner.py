@@ -22,7 +22,7 @@ from conveyor.engine.sessions.options import SessionOptions
 from conveyor.engine.sessions.store import StateDirectory
 from conveyor.engine.sessions.turns import SessionTurns
 from conveyor.engine.sessions.waiting import WaitingSteps
-from conveyor.errors import ConveyorError, Internal, NotFound, Unavailable
+from conveyor.errors import ConveyorError, Internal, InvalidArgument, NotFound, Unavailable
 from conveyor.features.streams import StreamEncoder
 from conveyor.repository.digest import package_digest
 from conveyor.wire.port import SessionCounts
@@ -67,6 +67,7 @@ class SessionRunner:
         self._wall = wall
         self._directories: dict[ModelKey, tuple[Path, CostTable]] = {}
         self._models: dict[ModelKey, ModelSessions] = {}
+        self._retired: dict[ModelKey, SessionCounts] = {}
         self._stored = (
             StateDirectory(options.state_dir, options.engine, options.num_engines) if options.state_dir else None
         )
@@ -88,7 +89,8 @@ class SessionRunner:
             # So that sessions from before are counted, and end in time, though nobody asks for them.
             try:
                 self._of(key)
-            except ConveyorError:
+            except InvalidArgument:
+                # It takes no sessions.
                 return
 
     def unload(self, key: ModelKey) -> ModelSessions | None:
@@ -98,7 +100,7 @@ class SessionRunner:
         del self._directories[key]
         if sessions is not None:
             sessions.desk.fail_all(Unavailable, f"model {key.name!r} version {key.version} was unloaded")
-            sessions.life.save_all()
+            self._retired[key] = sessions.life.retire("unloaded")
         return sessions
 
     def submit(self, block: SessionBlock) -> None:
@@ -127,11 +129,12 @@ class SessionRunner:
         now = self._clock()
         for sessions in self._models.values():
             sessions.desk.expire(now)
-            sessions.life.sweep(now)
             try:
+                sessions.life.sweep(now)
                 sessions.life.save_some(now)
-            except OSError as error:
-                _log.error("sessions could not be written", model=sessions.desk.model.name, reason=str(error))
+            except Unavailable as error:
+                # Sessions go on in memory, and it is tried again.
+                _log.error("the state directory fails", model=sessions.desk.model.name, reason=error.message)
 
     def ids(self, key: ModelKey) -> list[int]:
         """The rows of a model that wait or are under way."""
@@ -151,8 +154,8 @@ class SessionRunner:
             self._stored.close()
 
     def counts(self) -> Mapping[ModelKey, SessionCounts]:
-        """By model."""
-        return {key: sessions.life.counts() for key, sessions in self._models.items()}
+        """By model, the unloaded ones included: what was counted stays counted."""
+        return self._retired | {key: sessions.life.counts() for key, sessions in self._models.items()}
 
     def _of(self, key: ModelKey) -> ModelSessions:
         found = self._models.get(key)
@@ -168,6 +171,7 @@ class SessionRunner:
         encoder = StreamEncoder(states.series)
         waiting = WaitingSteps(len(states.series.features))
         life = SessionLife(states, self._options, stored, waiting.sessions, self._clock, self._wall)
+        life.count_on(self._retired.pop(key, None))
         desk = SessionDesk(key, life, waiting, encoder, self._options, self._outbox, self._clock)
         turns = SessionTurns(desk, states, encoder, costs, self._options, self._outbox, self._clock)
         self._models[key] = ModelSessions(desk, turns, SessionCalls(desk, package, self._options), life)

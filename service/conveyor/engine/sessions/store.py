@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from conveyor.domain import ModelKey
+from conveyor.errors import Unavailable
 from conveyor.wire.sessions import NUM_PARTS
 
 __all__ = ["StateDirectory", "StoredSessions"]
@@ -64,16 +65,16 @@ class StateDirectory:
 
     def sessions(self, model: ModelKey, package: bytes) -> StoredSessions:
         """The sessions of a model; those of another package of that name and version are dropped."""
-        with _transaction(self._database):
-            row = self._database.execute(
+        with _transaction(self._database) as database:
+            row = database.execute(
                 "SELECT number, package FROM models WHERE name = ? AND version = ?", (model.name, model.version)
             ).fetchone()
             if row is not None and row[1] != package:
-                dropped = self._database.execute("DELETE FROM sessions WHERE model = ?", row[:1]).rowcount
+                dropped = database.execute("DELETE FROM sessions WHERE model = ?", row[:1]).rowcount
                 _log.warning("sessions of another package were dropped", model=model.name, sessions=dropped)
-                self._database.execute("UPDATE models SET package = ? WHERE number = ?", (package, row[0]))
+                database.execute("UPDATE models SET package = ? WHERE number = ?", (package, row[0]))
             if row is None:
-                row = self._database.execute(
+                row = database.execute(
                     "INSERT INTO models (name, version, package) VALUES (?, ?, ?) RETURNING number",
                     (model.name, model.version, package),
                 ).fetchone()
@@ -85,7 +86,8 @@ class StateDirectory:
 
 
 class StoredSessions:
-    """The sessions of one model in the state directory. Times of use are seconds since 1970."""
+    """The sessions of one model in the state directory. Times of use are seconds since 1970. Every call raises
+    `Unavailable` where the directory fails."""
 
     def __init__(self, database: sqlite3.Connection, model: int, parts: Sequence[int]) -> None:
         self._database = database
@@ -95,7 +97,8 @@ class StoredSessions:
     def count(self) -> int:
         """How many there are of this engine's parts."""
         query = f"SELECT COUNT(*) FROM sessions WHERE model = ? AND part IN ({self._parts})"
-        found: int = self._database.execute(query, (self._model,)).fetchone()[0]
+        with _using(self._database) as database:
+            found: int = database.execute(query, (self._model,)).fetchone()[0]
         return found
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, tuple[float, bytes]]:
@@ -105,36 +108,48 @@ class StoredSessions:
             some = keys[first : first + _MOST_KEYS]
             places = ",".join("?" * len(some))
             query = f"SELECT key, used, record FROM sessions WHERE model = ? AND key IN ({places})"
-            rows = self._database.execute(query, (self._model, *some))
+            with _using(self._database) as database:
+                rows = database.execute(query, (self._model, *some)).fetchall()
             found.update((key, (used, record)) for key, used, record in rows)
         return found
 
     def save(self, sessions: Iterable[tuple[bytes, float, bytes]]) -> None:
         """Writes (key, last use, record) of sessions, in place of what was there of them; all or nothing."""
         rows = [(self._model, key, key[0] % NUM_PARTS, used, record) for key, used, record in sessions]
-        with _transaction(self._database):
-            self._database.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", rows)
+        with _transaction(self._database) as database:
+            database.executemany("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", rows)
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Forgets sessions."""
-        with _transaction(self._database):
-            self._database.executemany(
+        with _transaction(self._database) as database:
+            database.executemany(
                 "DELETE FROM sessions WHERE model = ? AND key = ?", [(self._model, key) for key in keys]
             )
 
     def expired(self, before: float, most: int) -> list[bytes]:
         """Some sessions of this engine's parts that were last used before a time."""
         query = f"SELECT key FROM sessions WHERE model = ? AND part IN ({self._parts}) AND used < ? LIMIT ?"
-        return [key for (key,) in self._database.execute(query, (self._model, before, most))]
+        with _using(self._database) as database:
+            return [key for (key,) in database.execute(query, (self._model, before, most))]
 
 
 @contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All of the statements inside or none."""
-    database.execute("BEGIN IMMEDIATE")
+def _using(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Says in our words that the database fails."""
     try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
+        yield database
+    except sqlite3.Error as error:
+        raise Unavailable(f"the state directory can't be used now: {error}") from error
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All of the statements inside or none."""
+    with _using(database):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            yield database
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")

@@ -95,10 +95,11 @@ class SessionTurns:
     def _run_short(self, rows: WaitingRows) -> None:
         """Rows of different sessions, of one step or none."""
         self._outbox.work_on(self._desk.model, rows["id"].tolist())
-        for steps in (1, 0):
-            some = rows[rows["length"] == steps]
-            if len(some):
-                self._step(some, steps)
+        with self._life.pinned(rows["session"]):
+            for steps in (1, 0):
+                some = rows[rows["length"] == steps]
+                if len(some):
+                    self._step(some, steps)
 
     def _step(self, rows: WaitingRows, steps: int) -> None:
         """Rows of so many steps each; if that fails, each half by itself, down to the row at fault."""
@@ -206,9 +207,8 @@ class SessionTurns:
             return
         sessions: Rows = np.array([append.session for append in appends], dtype=np.int32)
         self._life.table.steps[sessions] += [len(append.values) for append in appends]
-        self._life.table.running[sessions] = False
         for append in appends:
-            self._desk.long.remove(append)
+            self._desk.put_down(append)
         report = BatchReport(
             self._desk.model,
             np.array([append.started - append.arrival for append in appends]),
@@ -283,8 +283,7 @@ class SessionTurns:
 
     def _undo(self, append: LongAppend, error: Exception | None) -> None:
         """An append can't go on: its session is as it was before, or gone if this was to open it."""
-        self._life.table.running[append.session] = False
-        self._desk.long.remove(append)
+        self._desk.put_down(append)
         if error is None:
             self._outbox.fail(self._desk.model, [append.id], Internal, _NOT_FINITE)
         else:

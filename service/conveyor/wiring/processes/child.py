@@ -33,7 +33,7 @@ async def _run(control: socket.socket, given: socket.socket) -> int:
         if begin.role is Role.ENGINE:
             from conveyor.wiring.processes.engine import run_engine
 
-            return await run_engine(member, settings, given)
+            return await run_engine(member, begin, settings, given)
         from conveyor.wiring.processes.front_end import run_front_end
 
         return await run_front_end(member, begin, settings, given)

@@ -38,6 +38,7 @@ class Begin:
     settings: `ServeSettings` as JSON.
     number: of an engine, from 0 on; one that is started in the place of another has the same.
     num_engines: how many there should be.
+    state_key: signs exported sessions; empty for a front end.
     http_fd: the listening socket that a front end inherits; None for an engine.
     grpc_port: the port that the server holds for its front ends.
     """
@@ -46,6 +47,7 @@ class Begin:
     settings: str
     number: int
     num_engines: int
+    state_key: bytes
     http_fd: int | None
     grpc_port: int
 

@@ -7,16 +7,20 @@ import socket
 
 from conveyor.engine.host import EngineHost
 from conveyor.settings import ServeSettings
+from conveyor.telemetry.metrics import Metrics
 from conveyor.wire.messages import BatchReport
-from conveyor.wiring.engines import count_batch, inline_engine
-from conveyor.wiring.processes.control import Ready
+from conveyor.wire.port import EnginePort
+from conveyor.wiring.engines import count_batch, count_sessions, inline_engine, session_options
+from conveyor.wiring.processes.control import Begin, Ready
 from conveyor.wiring.processes.handover import Handover
 from conveyor.wiring.processes.member import Membership
 
 __all__ = ["run_engine"]
 
+_COUNT_EVERY_S = 1.0
 
-async def run_engine(member: Membership, settings: ServeSettings, front_ends: socket.socket) -> int:
+
+async def run_engine(member: Membership, begin: Begin, settings: ServeSettings, front_ends: socket.socket) -> int:
     """Serves the front ends whose sockets are handed over, until told to end.
 
     Returns:
@@ -24,7 +28,8 @@ async def run_engine(member: Membership, settings: ServeSettings, front_ends: so
     """
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     try:
-        engine = inline_engine(settings, lost.set_result)
+        sessions = session_options(settings, begin.state_key, begin.number, begin.num_engines)
+        engine = inline_engine(settings, lost.set_result, sessions)
     except ValueError as error:
         await member.leave(failure=str(error))
         return 1
@@ -37,11 +42,20 @@ async def run_engine(member: Membership, settings: ServeSettings, front_ends: so
     host = EngineHost(engine, observe)
     Handover(front_ends, lambda connected, _: host.accept(connected))
     member.say_ready(Ready((await engine.stats()).device))
+    counting = asyncio.create_task(_count_for_ever(engine, member.metrics))
     draining = asyncio.ensure_future(member.draining.wait())
     await asyncio.wait((draining, lost), return_when=asyncio.FIRST_COMPLETED)
     draining.cancel()
+    counting.cancel()
     if not lost.done():
         await engine.drain()
     await host.close()
     await member.leave()
     return 1 if lost.done() else 0
+
+
+async def _count_for_ever(engine: EnginePort, metrics: Metrics) -> None:
+    """Takes over how many sessions there are, again and again."""
+    while True:
+        await asyncio.sleep(_COUNT_EVERY_S)
+        count_sessions(metrics, await engine.stats())

@@ -16,10 +16,11 @@ import uvloop
 
 from conveyor.lifecycle.background import Background
 from conveyor.lifecycle.phase import LAST_WRITES_S
-from conveyor.settings import ServeSettings
+from conveyor.settings import SECRETS, ServeSettings
 from conveyor.telemetry.merge import Family, lasting, merged, render
 from conveyor.telemetry.metrics import Metrics, Scrape
 from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
+from conveyor.wiring.engines import choose_state_key
 from conveyor.wiring.listeners import bind, bind_shared
 from conveyor.wiring.processes.child_process import ChildProcess
 from conveyor.wiring.processes.control import (
@@ -66,6 +67,8 @@ class _Supervisor:
     def __init__(self, settings: ServeSettings, engines: int) -> None:
         self._settings = settings
         self._num_engines = engines
+        # One for all engines, also for those that are started later.
+        self._state_key = choose_state_key(settings)
         self._children: list[ChildProcess] = []
         self._background = Background()
         self._losses: deque[float] = deque(maxlen=_MOST_RESTARTS)
@@ -130,9 +133,10 @@ class _Supervisor:
         child = ChildProcess(role, listener, number)
         begin = Begin(
             role,
-            self._settings.model_dump_json(),
+            self._settings.model_dump_json(exclude=set(SECRETS)),
             number,
             self._num_engines,
+            self._state_key if role is Role.ENGINE else b"",
             listener.fileno() if listener is not None else None,
             self._grpc_port,
         )
@@ -222,7 +226,8 @@ class _Supervisor:
         await self._gone(self._front_ends(), grace_s + _END_WITHIN_S)
         for child in self._children:
             child.send(Drain())
-        await self._gone(list(self._children), _END_WITHIN_S)
+        # Engines write their sessions.
+        await self._gone(list(self._children), _END_WITHIN_S + (grace_s if self._settings.state_dir else 0.0))
         await metrics_door.stop(LAST_WRITES_S)
 
     async def _gone(self, children: Iterable[ChildProcess], within_s: float) -> None:
