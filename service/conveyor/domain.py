@@ -13,7 +13,19 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Answer", "Forecast", "ModelKey", "Sentiment", "Series", "Span", "Tagging", "Token"]
+__all__ = [
+    "Answer",
+    "Forecast",
+    "ModelKey",
+    "Sentiment",
+    "Series",
+    "SessionAdvance",
+    "SessionEnd",
+    "SessionInfo",
+    "Span",
+    "Tagging",
+    "Token",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -86,6 +98,35 @@ class Forecast:
     quantiles: Mapping[str, Sequence[Sequence[float]]]
     targets: Sequence[str]
     timestamps: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as it stands: the steps it has taken in, and after how many idle seconds it ends."""
+
+    session: str
+    model: str
+    version: str
+    steps: int
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAdvance:
+    """A session after what was appended, with the forecast from there if it was wanted."""
+
+    session: str
+    steps: int
+    expires_in: float
+    result: Forecast | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """A session that was closed, and the steps it had."""
+
+    session: str
+    steps: int
 
 
 @dataclass(frozen=True, slots=True)

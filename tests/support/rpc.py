@@ -12,6 +12,7 @@ _RESPONSES = {
     "Sentiment": pb.SentimentResponse,
     "Tag": pb.TagResponse,
     "Forecast": pb.ForecastResponse,
+    "AppendSessions": pb.AppendSessionsResponse,
     "ListModels": pb.ListModelsResponse,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -16,7 +17,7 @@ LONGEST_TIMEOUT_S: Final = 3600.0
 
 
 class Lifetime:
-    """Cancels its block at `deadline`, in monotonic seconds, or when `end` is called, and raises the reason then.
+    """Cancels its block at `deadline`, in monotonic seconds (`inf` is never), or when `end` is called; then raises why.
 
     A block that ends by itself, or by a cancellation that is not ours, is left as it is. Event loop only.
     One timer and no task: every request is in one.
@@ -32,15 +33,17 @@ class Lifetime:
         self._deadline = deadline
         self._task: asyncio.Task[object] | None = None
         self._reason: ConveyorError | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None, "a request is answered in a task"
         self._task = task
         self._cancelling = task.cancelling()
-        # Deadlines are on the system's clock, and the loop's need not be that one.
-        remaining_s = max(0.0, self._deadline - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(remaining_s, self._expire)
+        if math.isfinite(self._deadline):
+            # Deadlines are on the system's clock, and the loop's need not be that one.
+            remaining_s = max(0.0, self._deadline - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(remaining_s, self._expire)
         return self
 
     def end(self, reason: ConveyorError) -> None:
@@ -59,7 +62,8 @@ class Lifetime:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         # As `asyncio.timeout` does: where somebody else has cancelled the task as well, theirs goes on.
         ours = self._reason is not None and task is not None and task.uncancel() <= self._cancelling
         if ours and self._reason is not None and kind is asyncio.CancelledError:

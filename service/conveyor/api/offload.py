@@ -12,12 +12,12 @@ from typing import Final, TypeVar
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.errors import QueueFull
 
-__all__ = ["Offload", "Room", "num_values"]
+__all__ = ["INLINE_BYTES", "Offload", "Room", "forecast_size", "num_values"]
 
 ResultT = TypeVar("ResultT")
 
 # Both take about a millisecond.
-_INLINE_BYTES: Final = 64 * 1024
+INLINE_BYTES: Final = 64 * 1024
 _INLINE_VALUES: Final = 4096
 
 # Parsers keep the interpreter's lock, so that more threads would finish nothing sooner and hold the loop up longer.
@@ -56,13 +56,13 @@ class Offload:
         self._room = Room(max_bytes)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="conveyor-door")
 
-    async def read(self, num_bytes: int, work: Callable[[], ResultT]) -> ResultT:
-        """Does `work` on a request of this size.
+    async def read(self, num_bytes: int, work: Callable[[], ResultT], inline_bytes: int = INLINE_BYTES) -> ResultT:
+        """Does `work` on a request of this size; above `inline_bytes` in a thread.
 
         Raises:
             QueueFull: Too many bytes are being read now.
         """
-        if num_bytes <= _INLINE_BYTES:
+        if num_bytes <= inline_bytes:
             return work()
         self._room.take(num_bytes)
         try:
@@ -90,5 +90,10 @@ def num_values(answer: Answer[Sentiment] | Answer[Tagging] | Answer[Forecast]) -
         elif isinstance(result, Tagging):
             count += len(result.tokens)
         else:
-            count += len(result.mean) * len(result.targets) * (1 + len(result.quantiles))
+            count += forecast_size(result)
     return count
+
+
+def forecast_size(forecast: Forecast) -> int:
+    """Returns how many numbers a forecast holds."""
+    return len(forecast.mean) * len(forecast.targets) * (1 + len(forecast.quantiles))

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from conveyor.domain import ModelKey
 from conveyor.errors import InvalidArgument, NotFound, Unavailable
-from conveyor.gateway.codecs import Codec
+from conveyor.gateway.codecs import Codec, ForecastCodec
+from conveyor.gateway.session_id import no_such_session
 from conveyor.spec import ForecastSpec, PackageSpec, Task
 from conveyor.wire.port import CostReport, PlanReport
 
@@ -97,18 +98,49 @@ class Catalogue:
             InvalidArgument: The model is of another task.
             Unavailable: It is still loading.
         """
-        entry = self.find(self.defaults[task] if name is None else name, version)
-        if entry.state is State.LOADING:
-            raise Unavailable(
-                f"model {entry.key.name!r} version {entry.key.version} is still loading", retry_after_s=1.0
+        entry = self._serving_entry(self.defaults[task] if name is None else name, version)
+        if not isinstance(entry.codec, codec_type):
+            raise InvalidArgument(f"model {entry.key.name!r} is for {_task(entry)}, not for {task}", field="model")
+        return entry.key, entry.codec
+
+    def resolve_streamable(self, name: str) -> tuple[ModelKey, ForecastCodec]:
+        """Finds the highest version that serves of a model that a session can be opened on.
+
+        Raises:
+            NotFound, Unavailable: As `resolve`.
+            InvalidArgument: Its steps can't be taken one by one; says why.
+        """
+        entry = self._serving_entry(name, None)
+        if not isinstance(entry.codec, ForecastCodec) or not _is_streamable(entry.codec.spec):
+            raise InvalidArgument(
+                f"a session needs a streamable model, and {name} is not: {_why_not_streamable(entry.spec)}",
+                field="model",
             )
+        return entry.key, entry.codec
+
+    def resolve_session(self, key: ModelKey) -> ForecastCodec:
+        """Finds the codec of the version that a session was opened on.
+
+        Raises:
+            NotFound: No session can be of it; said as of any session that does not exist.
+            Unavailable: It is still loading.
+        """
+        entry = self._entries.get(key)
+        if entry is not None and entry.state is State.LOADING:
+            raise _still_loading(entry)
+        if entry is None or entry.state is State.FAILED or not isinstance(entry.codec, ForecastCodec):
+            raise no_such_session()
+        return entry.codec
+
+    def _serving_entry(self, name: str, version: str | None) -> Entry:
+        entry = self.find(name, version)
+        if entry.state is State.LOADING:
+            raise _still_loading(entry)
         if entry.state is State.FAILED:
             raise NotFound(
                 f"model {entry.key.name!r} version {entry.key.version} was refused at load; /v1/models says why"
             )
-        if not isinstance(entry.codec, codec_type):
-            raise InvalidArgument(f"model {entry.key.name!r} is for {_task(entry)}, not for {task}", field="model")
-        return entry.key, entry.codec
+        return entry
 
     def find(self, name: str, version: str | None) -> Entry:
         """A version of a model in whatever state: the named one, or the highest that serves, or else may serve.
@@ -170,6 +202,22 @@ def _serving(versions: Sequence[Entry]) -> Entry:
     return versions[-1]
 
 
+def _still_loading(entry: Entry) -> Unavailable:
+    return Unavailable(f"model {entry.key.name!r} version {entry.key.version} is still loading", retry_after_s=1.0)
+
+
+def _is_streamable(spec: PackageSpec) -> bool:
+    return isinstance(spec, ForecastSpec) and spec.streamable
+
+
+def _why_not_streamable(spec: PackageSpec | None) -> str:
+    if isinstance(spec, ForecastSpec):
+        return "its package says so"
+    if spec is not None and spec.recurrent.bidirectional:
+        return "it reads backwards too, from an end that a stream does not have"
+    return "a session forecasts"
+
+
 def _task(entry: Entry) -> Task | None:
     return entry.spec.task if entry.spec else None
 
@@ -185,6 +233,6 @@ def _with_details(common: ModelDescription, spec: PackageSpec | None) -> ModelDe
             frequency=spec.series.frequency,
             history=spec.history,
             max_horizon=spec.horizon,
-            streamable=True,
+            streamable=_is_streamable(spec),
         )
-    return replace(common, labels=spec.labels)
+    return replace(common, labels=spec.labels, streamable=_is_streamable(spec))

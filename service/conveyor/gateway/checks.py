@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from conveyor.domain import Series
 from conveyor.errors import InvalidArgument
@@ -13,7 +14,16 @@ from conveyor.features.time import check_span, same_frequency
 from conveyor.gateway.limits import Limits
 from conveyor.spec import ForecastSpec
 
-__all__ = ["check_horizon", "check_items", "check_levels", "check_series", "check_text", "check_tokens"]
+__all__ = [
+    "check_frequency",
+    "check_horizon",
+    "check_items",
+    "check_levels",
+    "check_observations",
+    "check_series",
+    "check_text",
+    "check_tokens",
+]
 
 
 def check_items(count: int, field: str, limits: Limits) -> None:
@@ -61,44 +71,50 @@ def check_tokens(tokens: Sequence[str], field: str, limits: Limits) -> None:
 
 def check_series(series: Series, spec: ForecastSpec, field: str, limits: Limits, horizon: int) -> None:
     """One step or more, of the model's features and frequency, finite or missing, each target observed once."""
-    steps, width = series.values.shape
-    features = spec.series.features
+    steps = len(series.values)
     if steps == 0:
         raise InvalidArgument("values must not be empty; one step or more is accepted", field=f"{field}.values")
-    if series.values.size > limits.series_values:
+    check_observations(series.values, spec, f"{field}.values", limits)
+    for name in spec.series.targets:
+        if np.isnan(series.values[:, spec.series.features.index(name)]).all():
+            raise InvalidArgument(f"every value of {name} is missing; at least one is needed", field=f"{field}.values")
+    check_frequency(series.frequency, spec, f"{field}.frequency")
+    if series.start is not None:
+        check_span(series.start, spec.series.frequency, steps + horizon - 1, field=f"{field}.start")
+
+
+def check_observations(values: npt.NDArray[np.float64], spec: ForecastSpec, field: str, limits: Limits) -> None:
+    """Any number of steps within the limit, of the model's features, finite or missing; float64 [steps, features]."""
+    features = spec.series.features
+    if values.size > limits.series_values:
         raise InvalidArgument(
-            f"the series has {series.values.size} values; at most {limits.series_values} are accepted",
-            field=f"{field}.values",
+            f"the series has {values.size} values; at most {limits.series_values} are accepted", field=field
         )
-    if width != len(features):
+    if values.shape[1] != len(features):
         raise InvalidArgument(
-            f"the model takes {len(features)} values a step ({', '.join(features)}); got {width}",
-            field=f"{field}.values",
+            f"the model takes {len(features)} values a step ({', '.join(features)}); got {values.shape[1]}",
+            field=field,
         )
-    infinite = np.isinf(series.values).any(axis=1)
+    infinite = np.isinf(values).any(axis=1)
     if infinite.any():
         raise InvalidArgument(
             "values must be finite; a missing observation is null in JSON and NaN in protobuf",
-            field=f"{field}.values[{int(infinite.argmax())}]",
+            field=f"{field}[{int(infinite.argmax())}]",
         )
-    too_large = (np.abs(series.values) > MAX_MAGNITUDE).any(axis=1)
+    too_large = (np.abs(values) > MAX_MAGNITUDE).any(axis=1)
     if too_large.any():
         raise InvalidArgument(
             f"values must lie within ±{MAX_MAGNITUDE:g}, so that their squares can be summed",
-            field=f"{field}.values[{int(too_large.argmax())}]",
+            field=f"{field}[{int(too_large.argmax())}]",
         )
-    for name in spec.series.targets:
-        if np.isnan(series.values[:, features.index(name)]).all():
-            raise InvalidArgument(f"every value of {name} is missing; at least one is needed", field=f"{field}.values")
-    if series.frequency is not None and not same_frequency(
-        series.frequency, spec.series.frequency, field=f"{field}.frequency"
-    ):
+
+
+def check_frequency(frequency: str | None, spec: ForecastSpec, field: str) -> None:
+    """None, or the model's own, however it is written."""
+    if frequency is not None and not same_frequency(frequency, spec.series.frequency, field=field):
         raise InvalidArgument(
-            f"the model takes one value every {spec.series.frequency}; got {series.frequency!r}",
-            field=f"{field}.frequency",
+            f"the model takes one value every {spec.series.frequency}; got {frequency!r}", field=field
         )
-    if series.start is not None:
-        check_span(series.start, spec.series.frequency, steps + horizon - 1, field=f"{field}.start")
 
 
 def check_horizon(horizon: int | None, spec: ForecastSpec) -> int:

@@ -119,19 +119,40 @@ class ForecastCodec:
 
     def decode(self, item: ForecastItem, result: RowResult, horizon: int, levels: Sequence[float]) -> Forecast:
         """The answer; `result["forecast"]` is float32 [1, max_horizon, targets, 1 + trained levels]."""
-        outputs = result["forecast"][0, :horizon].astype(np.float64)
-        restored = self._encoder.restore(outputs, item.loc, item.scale)
+        (forecast,) = self.restore(
+            result["forecast"][:, :horizon],
+            item.loc[None],
+            item.scale[None],
+            [timestamps(item.start, self.spec.series.frequency, item.steps, horizon) if item.start else None],
+            levels,
+        )
+        return forecast
+
+    def restore(
+        self,
+        outputs: npt.NDArray[np.generic],
+        loc: npt.NDArray[np.float64],
+        scale: npt.NDArray[np.float64],
+        times: Sequence[Sequence[str] | None],
+        levels: Sequence[float],
+    ) -> Sequence[Forecast]:
+        """Many answers at once, each of the same bits as alone.
+
+        Args:
+            outputs: float32 [rows, horizon, targets, 1 + trained levels].
+            loc, scale: float64 [rows, targets], in force at the last step of each.
+            times: [rows], of the steps forecast.
+        """
+        restored = self._encoder.restore(outputs.astype(np.float64), loc, scale)
         # Quantiles that cross are put in order (Chernozhukov et al. 2010, "Quantile and probability curves
         # without crossing").
         trained = np.sort(restored[..., 1:], axis=-1)
-        return Forecast(
-            mean=restored[..., 0].tolist(),
-            quantiles={repr(level): _interpolate(trained, self.spec.quantiles, level).tolist() for level in levels},
-            targets=self.spec.series.targets,
-            timestamps=(
-                timestamps(item.start, self.spec.series.frequency, item.steps, horizon) if item.start else None
-            ),
-        )
+        means = restored[..., 0].tolist()
+        quantiles = {repr(level): _interpolate(trained, self.spec.quantiles, level).tolist() for level in levels}
+        return [
+            Forecast(mean, {level: rows[index] for level, rows in quantiles.items()}, self.spec.series.targets, time)
+            for index, (mean, time) in enumerate(zip(means, times, strict=True))
+        ]
 
 
 Codec = SentimentCodec | TagCodec | ForecastCodec
@@ -155,7 +176,7 @@ def build_codec(spec: PackageSpec, directory: Path) -> Codec:
 
 
 def _interpolate(trained: np.ndarray, levels: Sequence[float], level: float) -> np.ndarray:
-    """Quantile `level` on the straight line between its trained neighbours; [horizon, targets]."""
+    """Quantile `level` on the straight line between its trained neighbours; [..., horizon, targets]."""
     upper = int(np.searchsorted(levels, level))
     if levels[upper] == level:
         return trained[..., upper]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,10 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError, DeadlineExceeded, QueueFull, error_named
 from conveyor.gateway.call import Call
+from conveyor.gateway.session_rows import SessionRowsDispatcher
 from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, Reply
+from conveyor.wire.sessions import SessionResults
 
 __all__ = ["Dispatcher", "RowResult"]
 
@@ -65,6 +66,8 @@ class Dispatcher:
         observe: Told what each execution cost.
         clock: Monotonic seconds, as the deadlines of calls.
         room_in_s: Seconds after which there should be room in a queue that is full.
+
+    sessions: where rows of sessions go; their ids are of the same space.
     """
 
     def __init__(
@@ -78,11 +81,12 @@ class Dispatcher:
         self._observe = observe
         self._clock = clock
         self._room_in_s = room_in_s
-        self._ids = itertools.count()
+        self._next_id = 0
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Row]] = {}
         self._flushing: asyncio.Handle
         self._flushed = -math.inf
+        self.sessions = SessionRowsDispatcher(engine, self._take_ids, clock)
         engine.connect(self._on_reply)
 
     async def run(self, call: Call, model: ModelKey, rows: Sequence[Inputs]) -> Sequence[RowResult]:
@@ -97,13 +101,14 @@ class Dispatcher:
         if not rows:
             return []
         loop = asyncio.get_running_loop()
-        ids = [next(self._ids) for _ in rows]
-        waiter = _Waiter(ids[0], [None] * len(rows), len(rows), loop.create_future(), call)
+        first_id = self._take_ids(len(rows))
+        ids = range(first_id, first_id + len(rows))
+        waiter = _Waiter(first_id, [None] * len(rows), len(rows), loop.create_future(), call)
         for row_id in ids:
             self._waiters[row_id] = waiter
         self._post(
             model,
-            [_Row(row_id, call.deadline, call.priority, ids[0], row) for row_id, row in zip(ids, rows, strict=True)],
+            [_Row(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
         )
         timer = None
         if math.isfinite(call.deadline):
@@ -117,6 +122,11 @@ class Dispatcher:
             if waiting:
                 self._engine.cancel(waiting)
         return [result for result in waiter.results if result is not None]
+
+    def _take_ids(self, count: int) -> int:
+        first = self._next_id
+        self._next_id += count
+        return first
 
     def _post(self, model: ModelKey, rows: Sequence[_Row]) -> None:
         if not self._outboxes:
@@ -153,7 +163,10 @@ class Dispatcher:
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)
-        elif isinstance(reply, FailureBlock):
+        elif isinstance(reply, SessionResults):
+            self._observe(reply.report)
+            self.sessions.deliver(reply)
+        else:
             self._fail(reply)
 
     def _deliver(self, block: ResultBlock) -> None:
@@ -173,9 +186,13 @@ class Dispatcher:
             start = end
 
     def _fail(self, block: FailureBlock) -> None:
+        # Rows of sessions may be items of one call, which shows the error once for each: it can be one object.
+        error = self._error(block)
         for row_id in block.ids:
             waiter = self._waiters.pop(row_id, None)
-            if waiter is not None and not waiter.done.done():
+            if waiter is None:
+                self.sessions.fail(row_id, error)
+            elif not waiter.done.done():
                 waiter.done.set_exception(self._error(block))
 
     def _error(self, block: FailureBlock) -> ConveyorError:

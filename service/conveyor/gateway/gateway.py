@@ -1,15 +1,13 @@
-"""The use cases behind every door: sentiment, tag, forecast, and the list of models."""
+"""The use cases behind every door: sentiment, tag, forecast, sessions, and the list of models."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from conveyor.domain import Answer, Forecast, ModelKey, Sentiment, Series, Tagging
-from conveyor.errors import Code, ConveyorError, DeadlineExceeded, InvalidArgument, Unavailable
+from conveyor.errors import InvalidArgument
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.answering import Answering, size_of
 from conveyor.gateway.call import Call
@@ -17,15 +15,15 @@ from conveyor.gateway.catalogue import Catalogue, ModelDescription
 from conveyor.gateway.checks import check_items
 from conveyor.gateway.codecs import Codec, ForecastCodec, SentimentCodec, TagCodec
 from conveyor.gateway.limits import Limits
-from conveyor.lifecycle.phase import Lifecycle, Phase
+from conveyor.gateway.reception import Reception
+from conveyor.gateway.session_rows import SessionRowsDispatcher
+from conveyor.gateway.sessions import Sessions
+from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics
 
 __all__ = ["Gateway"]
 
 CodecT = TypeVar("CodecT", bound=Codec)
-
-# Outcomes that say "not now" rather than "not so": what `requests_rejected_total` counts.
-_REJECTIONS = frozenset({Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED, Code.UNAVAILABLE})
 
 
 class Gateway:
@@ -33,12 +31,15 @@ class Gateway:
 
     Every method may raise any request error of `errors`; `field` is in JSON notation.
     Cancelling a call takes its rows out of the engine's queue.
+
+    sessions: the use cases of streaming sessions.
     """
 
     def __init__(
         self,
         catalogue: Catalogue,
         answering: Answering,
+        dispatcher: SessionRowsDispatcher,
         admission: Admission,
         lifecycle: Lifecycle,
         metrics: Metrics,
@@ -46,10 +47,9 @@ class Gateway:
     ) -> None:
         self._catalogue = catalogue
         self._answering = answering
-        self._admission = admission
-        self._lifecycle = lifecycle
-        self._metrics = metrics
         self._limits = limits
+        self._reception = Reception(lifecycle, admission, metrics, limits.request_timeout_s)
+        self.sessions = Sessions(catalogue, dispatcher, self._reception, limits)
 
     async def sentiment(
         self, call: Call, inputs: Sequence[str], model: str | None, version: str | None
@@ -106,37 +106,13 @@ class Gateway:
         self, call: Call, codec_type: type[CodecT], model: str | None, version: str | None
     ) -> tuple[ModelKey, CodecT]:
         """The model that answers, if the server takes requests at all."""
-        try:
-            if self._lifecycle.phase is Phase.STARTING:
-                raise Unavailable("the server is starting; try again in a moment", retry_after_s=1.0)
-            if self._lifecycle.phase is Phase.DRAINING:
-                raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
+        with self._reception.counting(call):
+            self._reception.check_open()
             key, codec = self._catalogue.resolve(call.task, codec_type, model, version)
-        except ConveyorError as error:
-            self._count_rejection(call, error)
-            raise
         call.model, call.version = key.name, key.version
         return key, codec
 
-    @contextmanager
-    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> Iterator[None]:
+    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> AbstractContextManager[None]:
         """Refuses what can't be served, or not in time, before any work is done for it; holds room for the rest."""
         check_items(items, field, self._limits)
-        now = time.monotonic()
-        if math.isinf(call.deadline):
-            call.deadline = now + self._limits.request_timeout_s
-        accepted = False
-        try:
-            if call.deadline <= now:
-                raise DeadlineExceeded("the deadline had passed before the request was read")
-            with self._admission.admit(key, items, size, now, call.deadline, call.priority):
-                accepted = True
-                yield
-        except ConveyorError as error:
-            if not accepted:
-                self._count_rejection(call, error)
-            raise
-
-    def _count_rejection(self, call: Call, error: ConveyorError) -> None:
-        if error.code in _REJECTIONS:
-            self._metrics.rejected(call.model, error.code.lower())
+        return self._reception.accept(call, key, items, size)

@@ -15,7 +15,7 @@ from conveyor.errors import InvalidArgument
 from conveyor.features.time import parse_start
 from conveyor.gateway.json_kind import kind_of
 
-__all__ = ["series_from_flat", "series_from_nested"]
+__all__ = ["series_from_flat", "series_from_nested", "values_from_nested"]
 
 _NUMBER_TYPES = frozenset({int, float, type(None)})
 
@@ -35,7 +35,15 @@ def series_from_nested(
         InvalidArgument: The values are not numbers, not finite, too many or of rows that differ in length, or `start`
             is not ISO-8601.
     """
-    where = f"{field}.values"
+    return _series(values_from_nested(values, f"{field}.values", max_values=max_values), start, frequency, field)
+
+
+def values_from_nested(values: object, where: str, *, max_values: int | None = None) -> npt.NDArray[np.float64]:
+    """The values of a series, float64 [steps, features], from decoded JSON; as `series_from_nested` reads them.
+
+    Args:
+        where: Where the values stand in the request, such as `series[0].values`.
+    """
     if not isinstance(values, list):
         raise InvalidArgument(f"{where} must be a list; got {kind_of(values)}", field=where)
     first = next((value for value in values if value is not None), None)
@@ -45,7 +53,7 @@ def series_from_nested(
     array = _converted(values, width if rows else None)
     if array is None:
         raise _first_fault(values, width if rows else None, where)
-    return _series(array, start, frequency, field)
+    return array
 
 
 def series_from_flat(

@@ -133,7 +133,8 @@ def assemble(
         if has_engine:
             count_batch(metrics, report)
 
-    answering = Answering(Dispatcher(engine, observe, room_in_s=admission.retry_after_s), admission, limits)
-    gateway = Gateway(catalogue, answering, admission, lifecycle, metrics, limits)
+    dispatcher = Dispatcher(engine, observe, room_in_s=admission.retry_after_s)
+    answering = Answering(dispatcher, admission, limits)
+    gateway = Gateway(catalogue, answering, dispatcher.sessions, admission, lifecycle, metrics, limits)
     loader = Loader(engine, answering, catalogue, metrics)
     return Core(engine, catalogue, loader, gateway, admission, lifecycle, metrics, limits, scrape, has_engine)

@@ -56,7 +56,7 @@ class Doors:
         except RuntimeError as error:
             # What grpc raises for every port it can't have.
             raise OSError(f"{address(settings.host, grpc_port)}: {error}") from error
-        http = HttpServer(app, http_socket)
+        http = HttpServer(app, http_socket, max_message_bytes=core.limits.body_bytes)
         await http.start()
         return cls(http, grpc, given_port)
 

@@ -15,6 +15,7 @@ from conveyor.api.rest.server import HttpServer
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle, Phase
 from conveyor.telemetry.metrics import Metrics
+from support.session_gateway import RememberingEngine, session_gateway
 
 RequestCount = Callable[..., float]
 Counted = Callable[..., Awaitable[None]]
@@ -31,12 +32,6 @@ async def one_event_loop(anyio_backend: str) -> AsyncIterator[None]:
     """Keeps one event loop for all tests, as a server has: grpc.aio may still deliver to a loop that was closed."""
     assert anyio_backend == "asyncio"
     yield  # noqa: PT022  a fixture that returns does not hold its loop
-
-
-@pytest.fixture
-def gateway() -> FakeGateway:
-    """Echoes."""
-    return FakeGateway()
 
 
 @pytest.fixture
@@ -57,6 +52,18 @@ def metrics() -> Metrics:
 def limits() -> Limits:
     """A body of at most 256 KiB."""
     return Limits(body_bytes=2**18)
+
+
+@pytest.fixture
+def engine() -> RememberingEngine:
+    """Has no sessions yet."""
+    return RememberingEngine()
+
+
+@pytest.fixture
+def gateway(engine, lifecycle, metrics, limits) -> FakeGateway:
+    """Echoes, and keeps sessions."""
+    return FakeGateway(session_gateway(engine, lifecycle, metrics, limits).sessions)
 
 
 @pytest.fixture

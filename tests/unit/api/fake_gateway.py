@@ -11,6 +11,7 @@ from conveyor.domain import Answer, Forecast, Sentiment, Series, Span, Tagging, 
 from conveyor.errors import ConveyorError, DeadlineExceeded, InvalidArgument, NotFound
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import ModelDescription
+from conveyor.gateway.sessions import Sessions
 
 SCORE = 0.1 + 0.2  # 0.30000000000000004: seen to arrive unrounded
 
@@ -19,6 +20,7 @@ SCORE = 0.1 + 0.2  # 0.30000000000000004: seen to arrive unrounded
 class FakeGateway:
     """Echoes. `error` is raised instead, if set; the text `wait` waits until it is cancelled or its deadline."""
 
+    sessions: Sessions | None = None
     error: Exception | None = None
     calls: list[Call] = field(default_factory=list)
     asked: list[dict[str, object]] = field(default_factory=list)

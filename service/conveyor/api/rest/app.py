@@ -12,10 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from conveyor.api.rest.door import Door
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import request_error, routing_error
 from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
+from conveyor.api.rest.session_socket import SessionSockets
+from conveyor.api.rest.sessions import SessionRoutes
 from conveyor.api.rest.tasks import Endpoint, create_tasks
 from conveyor.errors import ConveyorError
 from conveyor.gateway.gateway import Gateway
@@ -29,32 +32,53 @@ __all__ = ["App", "create_app"]
 class App:
     """The application: the tasks, the models, health, metrics and a documentation page that works offline.
 
-    The tasks are answered in front of FastAPI, because a short text costs little beside its routing; a server that
-    knows `endpoints` may ask them without ASGI between. FastAPI answers everything else, also what is wrong with a
-    task's method.
+    The tasks and the sessions are answered in front of FastAPI, because they cost little beside its routing; a server
+    that knows `endpoints` may ask those without ASGI between. FastAPI answers everything else, also what is wrong with
+    a task's method.
 
     endpoints: the tasks by path.
     """
 
-    def __init__(self, endpoints: Mapping[str, Endpoint[Any, Any]], others: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint[Any, Any]],
+        sessions: SessionRoutes,
+        sockets: SessionSockets,
+        others: ASGIApp,
+        lifecycle: Lifecycle,
+    ) -> None:
         self.endpoints = endpoints
         self.lifecycle = lifecycle
         self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}
+        self._sessions, self._enveloped_sessions = sessions, Envelope(sessions, lifecycle)
+        self._sockets = sockets
         self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request."""
-        task = self._enveloped.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        await (task or self._others)(scope, receive, send)
+        """Serves one request, or one WebSocket."""
+        answering = self._others
+        if scope["type"] == "websocket":
+            answering = self._sockets
+        elif scope["type"] == "http":
+            if scope["method"] == "POST" and scope["path"] in self._enveloped:
+                answering = self._enveloped[scope["path"]]
+            elif self._sessions.takes(scope):
+                answering = self._enveloped_sessions
+        await answering(scope, receive, send)
 
 
 def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits: Limits, scrape: Scrape) -> App:
     """Builds the application."""
-    tasks = create_tasks(gateway, metrics, limits)
-    return App(tasks, _create_service(gateway, lifecycle, scrape, tasks), lifecycle)
+    door = Door.of(metrics, limits)
+    tasks = create_tasks(gateway, door)
+    sessions, sockets = SessionRoutes(gateway, door), SessionSockets(gateway, door, lifecycle)
+    service = _create_service(gateway, lifecycle, scrape, tasks, sessions)
+    return App(tasks, sessions, sockets, service, lifecycle)
 
 
-def _create_service(gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape, tasks: Mapping[str, ASGIApp]) -> FastAPI:
+def _create_service(
+    gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape, tasks: Mapping[str, ASGIApp], sessions: SessionRoutes
+) -> FastAPI:
     service: FastAPI = FastAPIOffline(
         title="Conveyor",
         version=version("conveyor"),
@@ -67,6 +91,7 @@ def _create_service(gateway: Gateway, lifecycle: Lifecycle, scrape: Scrape, task
     )
     for path, task in tasks.items():
         service.router.routes.append(Route(path, task, methods=["POST"]))
+    service.router.routes.extend(sessions.routes())
     add_service_routes(service, gateway, lifecycle, scrape)
     describe(service)
     service.add_exception_handler(ConveyorError, request_error)

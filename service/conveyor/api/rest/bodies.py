@@ -28,7 +28,18 @@ from conveyor.gateway.json_kind import kind_of
 from conveyor.gateway.limits import Limits
 from conveyor.gateway.series_input import series_from_nested
 
-__all__ = ["READINGS", "ForecastBody", "SentimentBody", "SeriesBody", "TagBody", "TaskBody"]
+__all__ = [
+    "READINGS",
+    "ForecastBody",
+    "Levels",
+    "SentimentBody",
+    "SeriesBody",
+    "StrictBody",
+    "TagBody",
+    "TaskBody",
+    "Values",
+    "within_limit",
+]
 
 # How a list may be read. The validator puts the reading into the path of a fault, where it is not a field's name.
 READINGS = frozenset({"<rows>", "<plain>"})
@@ -42,10 +53,11 @@ def _as_list(value: object, info: ValidationInfo) -> object:
         return [value]
     if not isinstance(value, list):
         raise PydanticCustomError("shape", "must be a string or a list; got {kind}", {"kind": kind_of(value)})
-    return _within_limit(value, info)
+    return within_limit(value, info)
 
 
-def _within_limit(value: object, info: ValidationInfo) -> object:
+def within_limit(value: object, info: ValidationInfo) -> object:
+    """Refuses a list of too many items before any of them is looked at; a validator."""
     limits = cast(Limits, info.context)
     if isinstance(value, list) and len(value) > limits.items:
         raise PydanticCustomError(
@@ -60,7 +72,9 @@ def _first_kind(value: object) -> Literal["<rows>", "<plain>"]:
     return "<rows>" if isinstance(first, list) else "<plain>"
 
 
-class _Body(BaseModel):
+class StrictBody(BaseModel):
+    """A JSON object of known fields and exact types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -77,7 +91,7 @@ class _Body(BaseModel):
         return value
 
 
-class TaskBody(_Body):
+class TaskBody(StrictBody):
     """What the bodies of all tasks share."""
 
     model: str | None = Field(default=None, description="Name of a model; the task's default if left out.")
@@ -89,7 +103,19 @@ _ReadAsPlain = Tag("<plain>")
 # Named types, because a union hashes its members and FailFast cannot be hashed.
 _Texts = TypeAliasType("_Texts", Annotated[list[str], FailFast()])
 _TokenLists = TypeAliasType("_TokenLists", Annotated[list[_Texts], FailFast()])
-_Levels = TypeAliasType("_Levels", Annotated[list[float], FailFast()])
+Levels = TypeAliasType("Levels", Annotated[list[float], FailFast()])
+
+
+def _numbers(at_least: int) -> WithJsonSchema:
+    number = {"type": ["number", "null"]}
+    forms: list[dict[str, Any]] = [{"type": "array", "items": number}]
+    forms.append({"type": "array", "items": {"type": "array", "items": number}})
+    return WithJsonSchema({"anyOf": [form | {"minItems": at_least} if at_least else form for form in forms]})
+
+
+# Not checked here: there may be millions, and what makes an array of them checks them on the way.
+Values = Annotated[Any, _numbers(0)]
+_SomeValues = Annotated[Any, _numbers(1)]
 
 
 class SentimentBody(TaskBody):
@@ -131,25 +157,12 @@ class TagBody(TaskBody):
         return cast(list[str], self.inputs), None
 
 
-class SeriesBody(_Body):
+class SeriesBody(StrictBody):
     """A history to forecast from."""
 
-    values: Annotated[
-        # Not checked here: there may be millions, and what makes an array of them checks them on the way.
-        Any,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 1},
-                    {
-                        "type": "array",
-                        "items": {"type": "array", "items": {"type": ["number", "null"]}},
-                        "minItems": 1,
-                    },
-                ]
-            }
-        ),
-    ] = Field(description="One row of features per step, or plain numbers for one feature. null is missing.")
+    values: _SomeValues = Field(
+        description="One row of features per step, or plain numbers for one feature. null is missing."
+    )
     start: str | None = Field(
         default=None, description="ISO-8601 time of the first step; a time without an offset is UTC."
     )
@@ -185,10 +198,10 @@ class ForecastBody(TaskBody):
         }
     )
 
-    series: Annotated[list[SeriesBody], FailFast(), BeforeValidator(_within_limit)] = Field(
+    series: Annotated[list[SeriesBody], FailFast(), BeforeValidator(within_limit)] = Field(
         description="One series or more."
     )
     horizon: int | None = Field(default=None, description="Steps to forecast; the model's default if left out.")
-    quantiles: _Levels | None = Field(
+    quantiles: Levels | None = Field(
         default=None, description="Levels between the lowest and the highest trained one; those if left out."
     )

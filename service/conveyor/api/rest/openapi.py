@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from conveyor.api.priority import PRIORITY_HEADER, PRIORITY_NAMES
 from conveyor.api.rest.answers import ERROR, FORECAST_ANSWER, HEALTH, MODEL, MODEL_LIST, SENTIMENT_ANSWER, TAG_ANSWER
 from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
+from conveyor.api.rest.session_openapi import SESSION_ADAPTERS, SESSION_OPERATIONS, SessionOperation
 
 __all__ = ["describe", "errors_documentation", "service_documentation"]
 
@@ -26,6 +27,7 @@ _ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
     "ForecastAnswer": FORECAST_ANSWER,
     "ModelList": MODEL_LIST,
     "Model": MODEL,
+    **SESSION_ADAPTERS,
     "Health": HEALTH,
     "Error": ERROR,
 }
@@ -82,8 +84,12 @@ _ERROR_EXAMPLES: Mapping[int, tuple[str, dict[str, str]]] = {
         {"error": "the key does not cover this model", "code": "PERMISSION_DENIED"},
     ),
     HTTPStatus.NOT_FOUND: (
-        "No such model or version.",
+        "No such model, version or session.",
         {"error": "there is no model 'sentiment-fr' here", "code": "NOT_FOUND"},
+    ),
+    HTTPStatus.CONFLICT: (
+        "The session has other than the expected steps; nothing was applied.",
+        {"error": "the session has 17 steps, not 16", "code": "ABORTED"},
     ),
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: (
         "The body is over the limit.",
@@ -139,7 +145,7 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             tasks = {f"/v1/{task}": {"post": _task_operation(task)} for task in _TASK_BODIES}
-            document["paths"] = tasks | document["paths"]
+            document["paths"] = tasks | _session_paths() | document["paths"]
             document.setdefault("components", {}).setdefault("schemas", {}).update(_schemas())
             app.openapi_schema = document
         return app.openapi_schema
@@ -151,41 +157,84 @@ def describe(app: FastAPI) -> None:
 def _task_operation(task: str) -> dict[str, Any]:
     """Returns what the document says of `POST /v1/<task>`: its bodies, its headers and its errors."""
     name = task.capitalize()
-    responses = service_documentation(f"{name}Answer", "The results, in order.") | errors_documentation(
-        *_ERROR_EXAMPLES
-    )
+    statuses = [status for status in _ERROR_EXAMPLES if status != HTTPStatus.CONFLICT]
+    responses = service_documentation(f"{name}Answer", "The results, in order.") | errors_documentation(*statuses)
     return {
         "tags": ["tasks"],
         "summary": name,
         "description": _TASK_BODIES[task].__doc__,
         "operationId": f"{task}_v1_{task}_post",
         "responses": {str(status): response for status, response in responses.items()},
-        "requestBody": {
-            "required": True,
-            "description": "A JSON object. Of a key that is given twice, the last counts.",
-            "content": {"application/json": {"schema": _ref(f"{name}Request")}},
-        },
-        "parameters": [
-            {
-                "name": "X-Request-Timeout",
-                "in": "header",
-                "description": "Seconds after which the answer is worth nothing to the caller.",
-                "schema": {"type": "number", "exclusiveMinimum": 0},
-            },
-            {
-                "name": PRIORITY_HEADER,
-                "in": "header",
-                "description": "Whether the request goes before all others, as everybody's, or when there is time.",
-                "schema": {"type": "string", "enum": list(PRIORITY_NAMES)},
-            },
-            {
-                "name": "X-Request-Id",
-                "in": "header",
-                "description": "1 to 128 printable ASCII characters, returned with the answer.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
-            },
-        ],
+        "requestBody": _json_body(f"{name}Request"),
+        "parameters": _PARAMETERS,
     }
+
+
+def _session_paths() -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in SESSION_OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _session_operation(operation)
+    return paths
+
+
+def _session_operation(operation: SessionOperation) -> dict[str, Any]:
+    responses = service_documentation(operation.answer, operation.description) if operation.answer else {200: _OCTETS}
+    responses |= errors_documentation(*operation.errors)
+    documented = {
+        "tags": ["sessions"],
+        "summary": operation.summary,
+        "description": operation.description,
+        "operationId": f"{operation.summary.lower().replace(' ', '_')}_session",
+        "responses": {str(status): response for status, response in responses.items()},
+        "parameters": _PARAMETERS + ([_SESSION] if "{session}" in operation.path else []),
+    }
+    if operation.request is not None:
+        documented["requestBody"] = _json_body(operation.request) if operation.request else _OCTETS | {"required": True}
+    return documented
+
+
+def _json_body(schema: str) -> dict[str, Any]:
+    return {
+        "required": True,
+        "description": "A JSON object. Of a key that is given twice, the last counts.",
+        "content": {"application/json": {"schema": _ref(schema)}},
+    }
+
+
+_OCTETS: dict[str, Any] = {
+    "description": "The state of a session.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+_SESSION: dict[str, Any] = {
+    "name": "session",
+    "in": "path",
+    "required": True,
+    "description": "What opening has answered.",
+    "schema": {"type": "string"},
+}
+
+# The headers that every request may have.
+_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "description": "Seconds after which the answer is worth nothing to the caller.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    {
+        "name": PRIORITY_HEADER,
+        "in": "header",
+        "description": "Whether the request goes before all others, as everybody's, or when there is time.",
+        "schema": {"type": "string", "enum": list(PRIORITY_NAMES)},
+    },
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "1 to 128 printable ASCII characters, returned with the answer.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    },
+]
 
 
 def _schemas() -> dict[str, Any]:

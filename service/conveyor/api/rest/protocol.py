@@ -59,6 +59,7 @@ class Connection(HttpToolsProtocol):
             self._lifecycle = self.app.lifecycle
             self._short_paths = {path.encode(): endpoint for path, endpoint in self.app.endpoints.items()}
         self._common: tuple[object, bytes] = (None, b"")
+        self._upgraded = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for a request; for one only to refuse it if there are too many connections."""
@@ -116,12 +117,18 @@ class Connection(HttpToolsProtocol):
             body, self._short, self._short_body = self._short_body, None, b""
             super().on_headers_complete()
             super().on_body(body)
-        if self.transport.is_closing():
+        if self._upgraded or self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete:
             self._await_head()
         else:
             self._head_deadline = None
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hands the connection over, and waits for no more heads on it."""
+        super().handle_websocket_upgrade()
+        self._upgraded = True
+        self._unset_keepalive_if_required()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
         """Answers what is not HTTP with the error body, and closes the connection."""

@@ -12,11 +12,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from conveyor.api.rest.protocol import Connection
+from conveyor.api.rest.socket_protocol import SocketConnection
 
 __all__ = ["HttpServer"]
 
 # More than requests can wait in the queue, so that the queue is what fills first.
 _MAX_CONNECTIONS = 10_000
+
+_MAX_MESSAGE_BYTES = 8 * 2**20
 
 # For answers of requests that the end of the grace cut off.
 _LAST_ANSWERS_S = 1.0
@@ -29,14 +32,25 @@ class HttpServer:
 
     Args:
         max_connections: Connections beyond it are answered 429 and closed.
+        max_message_bytes: A WebSocket whose client sends more in one message is closed with 1009.
     """
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, *, max_connections: int = _MAX_CONNECTIONS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sock: socket.socket,
+        *,
+        max_connections: int = _MAX_CONNECTIONS,
+        max_message_bytes: int = _MAX_MESSAGE_BYTES,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
             limit_concurrency=max_connections,
-            ws="none",
+            ws=SocketConnection,
+            ws_max_size=max_message_bytes,
+            # Compression would take a window of memory for each connection, and readings are short.
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

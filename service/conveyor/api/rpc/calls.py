@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -17,8 +17,8 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from conveyor.api.deadline import LONGEST_TIMEOUT_S
-from conveyor.api.offload import Offload, num_values
-from conveyor.api.outcome import record_outcome, shown_error
+from conveyor.api.offload import Offload, forecast_size, num_values
+from conveyor.api.outcome import record_outcome, show_failures, shown_error
 from conveyor.api.priority import PRIORITY_HEADER, priority_of
 from conveyor.api.request_id import accept_request_id
 from conveyor.api.rpc.errors import REQUEST_ID_KEY, STATUS, error_metadata
@@ -32,9 +32,12 @@ from conveyor.api.rpc.messages import (
 from conveyor.api.rpc.parsing import parse_message
 from conveyor.api.rpc.proto.conveyor.v1 import conveyor_pb2 as pb
 from conveyor.api.rpc.running import RunningCalls
+from conveyor.api.rpc.session_messages import advances_response, appends_from_message
+from conveyor.api.rpc.session_stream import SessionStream, StreamDoor
 from conveyor.api.shown import clamp
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.errors import Code, ConveyorError, InvalidArgument, PayloadTooLarge
+from conveyor.gateway.advancing import Advances
 from conveyor.gateway.call import Call
 from conveyor.gateway.checks import check_items
 from conveyor.gateway.gateway import Gateway
@@ -48,10 +51,10 @@ __all__ = ["SERVICE", "service_handler"]
 SERVICE: str = pb.DESCRIPTOR.services_by_name["Conveyor"].full_name
 
 RequestT = TypeVar("RequestT", bound=Message)
-ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
+AnswerT = TypeVar("AnswerT", Answer[Sentiment], Answer[Tagging], Answer[Forecast], Advances)
 
 # A request that was read: what is left is to ask the gateway, on the event loop.
-Question = Callable[[Call], Coroutine[Any, Any, Answer[ResultT]]]
+Question = Callable[[Call], Coroutine[Any, Any, AnswerT]]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -73,10 +76,16 @@ def service_handler(
         "Sentiment": _TaskCall("sentiment", pb.SentimentRequest, tasks.sentiment, sentiment_response, door).answer,
         "Tag": _TaskCall("tag", pb.TagRequest, tasks.tag, tag_response, door).answer,
         "Forecast": _TaskCall("forecast", pb.ForecastRequest, tasks.forecast, forecast_response, door).answer,
+        "AppendSessions": _TaskCall(
+            "forecast", pb.AppendSessionsRequest, tasks.append_many, advances_response, door
+        ).answer,
         "ListModels": _ListModels(gateway).answer,
     }
+    streams = _Streams(StreamDoor(gateway, metrics, limits, running, door.offload))
     return grpc.method_handlers_generic_handler(
-        SERVICE, {name: grpc.unary_unary_rpc_method_handler(call) for name, call in calls.items()}
+        SERVICE,
+        {name: grpc.unary_unary_rpc_method_handler(call) for name, call in calls.items()}
+        | {"Session": grpc.stream_stream_rpc_method_handler(streams.answer)},
     )
 
 
@@ -90,12 +99,12 @@ class _Tasks:
     gateway: Gateway
     limits: Limits
 
-    def sentiment(self, request: pb.SentimentRequest) -> Question[Sentiment]:
+    def sentiment(self, request: pb.SentimentRequest) -> Question[Answer[Sentiment]]:
         self._check_count(len(request.inputs), "inputs")
         inputs, (model, version) = list(request.inputs), _model(request)
         return lambda call: self.gateway.sentiment(call, inputs, model, version)
 
-    def tag(self, request: pb.TagRequest) -> Question[Tagging]:
+    def tag(self, request: pb.TagRequest) -> Question[Answer[Tagging]]:
         self._check_count(len(request.inputs), "inputs")
         self._check_count(len(request.tokens), "tokens")
         tokens = [list(item.tokens) for item in request.tokens] or None
@@ -113,7 +122,7 @@ class _Tasks:
 
         return ask
 
-    def forecast(self, request: pb.ForecastRequest) -> Question[Forecast]:
+    def forecast(self, request: pb.ForecastRequest) -> Question[Answer[Forecast]]:
         self._check_count(len(request.series), "series")
         series = [
             series_from_message(item, f"series[{index}]", self.limits) for index, item in enumerate(request.series)
@@ -121,6 +130,19 @@ class _Tasks:
         horizon, quantiles = request.horizon or None, list(request.quantiles) or None
         model, version = _model(request)
         return lambda call: self.gateway.forecast(call, series, horizon, quantiles, model, version)
+
+    def append_many(self, request: pb.AppendSessionsRequest) -> Question[Advances]:
+        if len(request.items) > self.limits.items:
+            check_items(len(request.items), "items", self.limits)
+        appends = appends_from_message(request)
+        horizon, quantiles = request.horizon or None, list(request.quantiles) or None
+
+        async def ask(call: Call) -> Advances:
+            advances = await self.gateway.sessions.append_many(call, appends, horizon, quantiles)
+            show_failures(advances.failures, call.request_id)
+            return advances
+
+        return ask
 
     def _check_count(self, count: int, field: str) -> None:
         if count:  # whether there must be any is the gateway's to say: of inputs and tokens one is empty
@@ -138,13 +160,13 @@ class _Door:
 
 
 @dataclass(frozen=True, slots=True)
-class _TaskCall(Generic[RequestT, ResultT]):
+class _TaskCall(Generic[RequestT, AnswerT]):
     """One task: how its message is read, and what answers it."""
 
     task: Task
     request_type: type[RequestT]
-    question: Callable[[RequestT], Question[ResultT]]
-    response: Callable[[Answer[ResultT]], Message]
+    question: Callable[[RequestT], Question[AnswerT]]
+    response: Callable[[AnswerT], Message]
     door: _Door
 
     async def answer(self, raw: bytes, context: Context) -> bytes:
@@ -178,7 +200,8 @@ class _TaskCall(Generic[RequestT, ResultT]):
             raise PayloadTooLarge(f"the message is too large; at most {limit_bytes} bytes are accepted")
         ask = await self.door.offload.read(len(raw), lambda: self.question(parse_message(self.request_type, raw)))
         answer = await ask(call)
-        return await self.door.offload.write(num_values(answer), lambda: self.response(answer).SerializeToString())
+        size = num_values(answer) if isinstance(answer, Answer) else sum(map(forecast_size, answer.results.values()))
+        return await self.door.offload.write(size, lambda: self.response(answer).SerializeToString())
 
     def _timeout_s(self, context: Context) -> float:
         remaining_s: float | None = context.time_remaining()
@@ -198,6 +221,18 @@ class _ListModels:
             await _refuse(context, shown_error(fault, request_id), request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         return payload
+
+
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    door: StreamDoor
+
+    async def answer(self, _: AsyncIterator[bytes], context: Context) -> None:
+        request_id = _request_id(dict(context.invocation_metadata() or ()))
+        error = await SessionStream(self.door, context, request_id).serve()
+        if error is not None:
+            await _refuse(context, error, request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
 
 def _model(request: pb.SentimentRequest | pb.TagRequest | pb.ForecastRequest) -> tuple[str | None, str | None]:

@@ -13,6 +13,7 @@ from conveyor.gateway.series_input import series_from_flat
 
 __all__ = [
     "forecast_response",
+    "forecast_result",
     "list_models_response",
     "sentiment_response",
     "series_from_message",
@@ -74,15 +75,17 @@ def forecast_response(answer: Answer[Forecast]) -> pb.ForecastResponse:
     return pb.ForecastResponse(
         model=answer.model,
         version=answer.version,
-        results=[
-            pb.ForecastResult(
-                mean=_values(result.mean, len(result.targets)),
-                quantiles={level: _values(rows, len(result.targets)) for level, rows in result.quantiles.items()},
-                targets=result.targets,
-                timestamps=result.timestamps or (),
-            )
-            for result in answer.results
-        ],
+        results=[forecast_result(result) for result in answer.results],
+    )
+
+
+def forecast_result(forecast: Forecast) -> pb.ForecastResult:
+    """Returns the message of one forecast."""
+    return pb.ForecastResult(
+        mean=_values(forecast.mean, len(forecast.targets)),
+        quantiles={level: _values(rows, len(forecast.targets)) for level, rows in forecast.quantiles.items()},
+        targets=forecast.targets,
+        timestamps=forecast.timestamps or (),
     )
 
 

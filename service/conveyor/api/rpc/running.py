@@ -6,6 +6,7 @@ from types import TracebackType
 
 from conveyor.api.deadline import Lifetime
 from conveyor.api.outcome import stopped
+from conveyor.errors import Unavailable
 
 __all__ = ["RunningCalls"]
 
@@ -18,6 +19,21 @@ class RunningCalls:
 
     def __init__(self) -> None:
         self._lifetimes: set[Lifetime] = set()
+        self._streams: set[Lifetime] = set()
+
+    def stream_until(self, deadline: float) -> Lifetime:
+        """As `one_until`, for the part of a stream in which messages are taken in; ended by `end_streams` too.
+
+        Raises:
+            DeadlineExceeded: The deadline passed inside the block.
+            Unavailable: The server drains; what was taken in is still answered.
+        """
+        return _Counted(deadline, self._streams)
+
+    def end_streams(self) -> None:
+        """Has every stream take in no more."""
+        for lifetime in self._streams:
+            lifetime.end(Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0))
 
     def one_until(self, deadline: float) -> Lifetime:
         """Cancels its block at `deadline` (monotonic seconds), or when `stop` is called.
@@ -29,8 +45,8 @@ class RunningCalls:
         return _Counted(deadline, self._lifetimes)
 
     def stop(self) -> None:
-        """Ends every call that runs."""
-        for lifetime in self._lifetimes:
+        """Ends every call that runs, and every stream."""
+        for lifetime in self._lifetimes | self._streams:
             lifetime.end(stopped())
 
 

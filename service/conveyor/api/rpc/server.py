@@ -13,7 +13,7 @@ from conveyor.api.rpc.health import Health
 from conveyor.api.rpc.running import RunningCalls
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.limits import Limits
-from conveyor.lifecycle.phase import Lifecycle
+from conveyor.lifecycle.phase import Lifecycle, Phase
 from conveyor.telemetry.metrics import Metrics
 
 __all__ = ["GrpcServer"]
@@ -62,6 +62,7 @@ class GrpcServer:
             ),
             maximum_concurrent_rpcs=max_calls,
         )
+        lifecycle.watch(lambda phase: self._running.end_streams() if phase is Phase.DRAINING else None)
         self._health = Health(("", SERVICE), lifecycle)
         self._server.add_generic_rpc_handlers((service_handler(gateway, metrics, limits, self._running),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

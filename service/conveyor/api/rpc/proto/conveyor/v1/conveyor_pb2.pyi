@@ -172,6 +172,162 @@ class ForecastValues(_message.Message):
     targets: int
     def __init__(self, values: _Optional[_Iterable[float]] = ..., steps: _Optional[int] = ..., targets: _Optional[int] = ...) -> None: ...
 
+class AppendSessionsRequest(_message.Message):
+    __slots__ = ("items", "horizon", "quantiles")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[AppendItem]
+    horizon: int
+    quantiles: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, items: _Optional[_Iterable[_Union[AppendItem, _Mapping]]] = ..., horizon: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class AppendItem(_message.Message):
+    __slots__ = ("session", "values", "features", "expected_steps")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    features: int
+    expected_steps: int
+    def __init__(self, session: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ..., features: _Optional[int] = ..., expected_steps: _Optional[int] = ...) -> None: ...
+
+class AppendSessionsResponse(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[AppendedItem]
+    def __init__(self, items: _Optional[_Iterable[_Union[AppendedItem, _Mapping]]] = ...) -> None: ...
+
+class AppendedItem(_message.Message):
+    __slots__ = ("session", "steps", "result", "error", "code")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    steps: int
+    result: ForecastResult
+    error: str
+    code: str
+    def __init__(self, session: _Optional[str] = ..., steps: _Optional[int] = ..., result: _Optional[_Union[ForecastResult, _Mapping]] = ..., error: _Optional[str] = ..., code: _Optional[str] = ...) -> None: ...
+
+class SessionRequest(_message.Message):
+    __slots__ = ("id", "open", "append", "fork", "close")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    APPEND_FIELD_NUMBER: _ClassVar[int]
+    FORK_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    open: OpenSession
+    append: AppendSession
+    fork: ForkSession
+    close: CloseSession
+    def __init__(self, id: _Optional[str] = ..., open: _Optional[_Union[OpenSession, _Mapping]] = ..., append: _Optional[_Union[AppendSession, _Mapping]] = ..., fork: _Optional[_Union[ForkSession, _Mapping]] = ..., close: _Optional[_Union[CloseSession, _Mapping]] = ...) -> None: ...
+
+class SessionResponse(_message.Message):
+    __slots__ = ("id", "opened", "appended", "closed", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    APPENDED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    opened: SessionOpened
+    appended: SessionAppended
+    closed: SessionClosed
+    error: SessionError
+    def __init__(self, id: _Optional[str] = ..., opened: _Optional[_Union[SessionOpened, _Mapping]] = ..., appended: _Optional[_Union[SessionAppended, _Mapping]] = ..., closed: _Optional[_Union[SessionClosed, _Mapping]] = ..., error: _Optional[_Union[SessionError, _Mapping]] = ...) -> None: ...
+
+class OpenSession(_message.Message):
+    __slots__ = ("model", "values", "features", "start", "frequency")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    features: int
+    start: str
+    frequency: str
+    def __init__(self, model: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ..., features: _Optional[int] = ..., start: _Optional[str] = ..., frequency: _Optional[str] = ...) -> None: ...
+
+class AppendSession(_message.Message):
+    __slots__ = ("session", "values", "features", "horizon", "quantiles", "expected_steps")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    features: int
+    horizon: int
+    quantiles: _containers.RepeatedScalarFieldContainer[float]
+    expected_steps: int
+    def __init__(self, session: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ..., features: _Optional[int] = ..., horizon: _Optional[int] = ..., quantiles: _Optional[_Iterable[float]] = ..., expected_steps: _Optional[int] = ...) -> None: ...
+
+class ForkSession(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
+class CloseSession(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    def __init__(self, session: _Optional[str] = ...) -> None: ...
+
+class SessionOpened(_message.Message):
+    __slots__ = ("session", "model", "version", "steps", "expires_in")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    model: str
+    version: str
+    steps: int
+    expires_in: float
+    def __init__(self, session: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., steps: _Optional[int] = ..., expires_in: _Optional[float] = ...) -> None: ...
+
+class SessionAppended(_message.Message):
+    __slots__ = ("session", "steps", "expires_in", "result")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_IN_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    steps: int
+    expires_in: float
+    result: ForecastResult
+    def __init__(self, session: _Optional[str] = ..., steps: _Optional[int] = ..., expires_in: _Optional[float] = ..., result: _Optional[_Union[ForecastResult, _Mapping]] = ...) -> None: ...
+
+class SessionClosed(_message.Message):
+    __slots__ = ("session", "steps")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    steps: int
+    def __init__(self, session: _Optional[str] = ..., steps: _Optional[int] = ...) -> None: ...
+
+class SessionError(_message.Message):
+    __slots__ = ("error", "code", "field")
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    error: str
+    code: str
+    field: str
+    def __init__(self, error: _Optional[str] = ..., code: _Optional[str] = ..., field: _Optional[str] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
