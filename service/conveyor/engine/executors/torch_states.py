@@ -67,18 +67,20 @@ class TorchStates:
             parts: Sequence[Tensor] = self._gather(np.concatenate([slots, np.broadcast_to(slots[:1], computed - rows)]))
             if steps:
                 parts = self._advance(torch.from_numpy(inputs).to(self._device), parts)
-            finite = torch.isfinite(torch.stack([part[:rows].sum(dim=1) for part in parts]).sum(dim=0))
-            forecasts = torch.empty(0, *self.forecast_shape)
+            parts = [part[:rows] for part in parts]
+            # A sum is finite if all of it is: states are far too small to add up to infinity.
+            sums = sum(part.sum(dim=1) for part in parts[1:]) + parts[0].sum(dim=1)
+            finite = np.isfinite(sums.cpu().numpy())
+            forecasts = np.empty((0, *self.forecast_shape), dtype=np.float32)
             if wanted.any():
-                rows_wanted = torch.from_numpy(np.flatnonzero(wanted)).to(self._device)
-                forecasts = self._network.forecast_from(parts[-self._parts_of_layer][rows_wanted])
-                finite[rows_wanted] &= torch.isfinite(forecasts.flatten(1).sum(dim=1))
-                forecasts = forecasts.cpu()
-            is_finite: npt.NDArray[np.bool_] = finite.cpu().numpy()
+                h = parts[-self._parts_of_layer]
+                if not wanted.all():
+                    h = h[torch.from_numpy(np.flatnonzero(wanted)).to(self._device)]
+                forecasts = self._network.forecast_from(h).cpu().numpy()
+                finite[wanted] &= np.isfinite(forecasts.reshape(len(forecasts), -1).sum(axis=1))
             if steps:
-                self._scatter(slots, [part[:rows] for part in parts], is_finite)
-        found: npt.NDArray[np.float32] = forecasts.numpy()
-        return StepOutcome(is_finite, found if is_finite.all() else found[is_finite[wanted]])
+                self._scatter(slots, parts, finite)
+        return StepOutcome(finite, forecasts if finite.all() else forecasts[finite[wanted]])
 
     def read(self, slots: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
         """Copies of states."""
@@ -106,10 +108,10 @@ class TorchStates:
 
     def _gather(self, slots: npt.NDArray[np.int32]) -> list[Tensor]:
         """[slots, hidden] of each part."""
-        slabs = slots // self._slab_slots
-        if (slabs == slabs[0]).all():
+        if len(self._slabs) == 1:
             places = self._places(slots)
-            return [part.index_select(0, places) for part in self._slabs[slabs[0]]]
+            return [part.index_select(0, places) for part in self._slabs[0]]
+        slabs = slots // self._slab_slots
         found = torch.empty(self._num_parts, len(slots), self._hidden, device=self._device)
         for slab in np.unique(slabs).tolist():
             mine = np.flatnonzero(slabs == slab)
@@ -119,6 +121,11 @@ class TorchStates:
 
     def _scatter(self, slots: npt.NDArray[np.int32], parts: Sequence[Tensor], chosen: npt.NDArray[np.bool_]) -> None:
         """Puts back the rows that are chosen."""
+        if len(self._slabs) == 1 and chosen.all():
+            places = self._places(slots)
+            for target, part in zip(self._slabs[0], parts, strict=True):
+                target.index_copy_(0, places, part)
+            return
         slabs = slots // self._slab_slots
         for slab in np.unique(slabs).tolist():
             mine = chosen & (slabs == slab)
@@ -129,4 +136,5 @@ class TorchStates:
 
     def _places(self, slots: npt.NDArray[np.int32]) -> Tensor:
         """Where slots of one slab stand in it."""
-        return torch.from_numpy((slots % self._slab_slots).astype(np.int64)).to(self._device)
+        places = slots if len(self._slabs) == 1 else slots % self._slab_slots
+        return torch.from_numpy(places.astype(np.int64)).to(self._device)

@@ -70,14 +70,20 @@ class SessionDesk:
         """Takes rows; what can't be taken is answered at once."""
         rows = self._to_rows(block)
         taken = self._fitting(block, self._check_values(block))
-        taken = (taken & ~block.opens) | self._open(block, taken & block.opens)
+        if block.opens.any():
+            taken = (taken & ~block.opens) | self._open(block, taken & block.opens)
         found = self.life.find(block.sessions[taken])
-        rows["session"][taken] = found
         absent = np.flatnonzero(taken)[found == ABSENT]
-        self._refuse(rows["id"][absent], NotFound, NO_SESSION)
-        taken[absent] = False
-        self.life.table.use(rows["session"][taken], self._clock())
-        self.waiting.add(rows[taken], block.values[np.repeat(taken, block.lengths)])
+        if len(absent):
+            self._refuse(rows["id"][absent], NotFound, NO_SESSION)
+            taken[absent] = False
+            found = found[found != ABSENT]
+        values = block.values
+        if not taken.all():
+            rows, values = rows[taken], values[np.repeat(taken, block.lengths)]
+        rows["session"] = found
+        self.life.table.use(found, self._clock())
+        self.waiting.add(rows, values)
 
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for. One that has begun runs to its end, but what opens a session is undone."""
@@ -98,22 +104,30 @@ class SessionDesk:
 
     def runnable(self, rows: WaitingRows) -> WaitingRows:
         """Of rows that were taken because it is their turn, those that may run; the others are answered."""
-        table, sessions = self.life.table, rows["session"]
-        steps = table.steps[sessions]
+        table = self.life.table
+        steps = table.steps[rows["session"]]
         wrong = (rows["expected"] != NO_EXPECTATION) & (rows["expected"] != steps)
-        for row_id, count in zip(rows["id"][wrong].tolist(), steps[wrong].tolist(), strict=True):
-            self._refuse([row_id], Aborted, f"the session has {count} steps; nothing was applied")
-        last = steps + rows["length"] - 1
-        beyond = ~wrong & self._encoder.reaches_too_far(table.start_us[sessions], table.offset_us[sessions], last)
-        self._refuse(rows["id"][beyond], InvalidArgument, "the steps reach beyond the year 9999")
-        blind = ~wrong & ~beyond & rows["forecast"] & ~self._will_know_targets(rows)
-        self._refuse(rows["id"][blind], InvalidArgument, "a forecast needs one observation of each target")
-        stopped = wrong | beyond | blind
-        if stopped.any():
-            self.waiting.let_go(rows["id"][stopped].tolist())
-            self._end_unopened(rows[stopped])
-            rows = rows[~stopped]
+        if wrong.any():
+            for row_id, count in zip(rows["id"][wrong].tolist(), steps[wrong].tolist(), strict=True):
+                self._refuse([row_id], Aborted, f"the session has {count} steps; nothing was applied")
+            rows, steps = self._without(rows, wrong), steps[~wrong]
+        starts, offsets = table.start_us[rows["session"]], table.offset_us[rows["session"]]
+        beyond = self._encoder.reaches_too_far(starts, offsets, steps + rows["length"] - 1)
+        if beyond.any():
+            self._refuse(rows["id"][beyond], InvalidArgument, "the steps reach beyond the year 9999")
+            rows = self._without(rows, beyond)
+        if rows["forecast"].any():
+            blind = rows["forecast"] & ~self._will_know_targets(rows)
+            if blind.any():
+                self._refuse(rows["id"][blind], InvalidArgument, "a forecast needs one observation of each target")
+                rows = self._without(rows, blind)
         return rows
+
+    def _without(self, rows: WaitingRows, stopped: _Bools) -> WaitingRows:
+        """The rows that go on, the others being answered."""
+        self.waiting.let_go(rows["id"][stopped].tolist())
+        self._end_unopened(rows[stopped])
+        return rows[~stopped]
 
     def put_down(self, append: LongAppend) -> None:
         """An append is not under way any more."""
@@ -156,16 +170,20 @@ class SessionDesk:
         """Which rows have values that can be computed with: bool [rows]."""
         good = np.ones(len(block.ids), dtype=np.bool_)
         # NaN, for missing, is not beyond anything.
-        wrong = (np.abs(block.values) > MAX_MAGNITUDE).any(axis=1)
+        wrong = np.abs(block.values) > MAX_MAGNITUDE
         if wrong.any():
             owners = np.repeat(np.arange(len(good)), block.lengths)
-            good[owners[wrong]] = False
+            good[owners[wrong.any(axis=1)]] = False
             message = f"values must be finite and within {MAX_MAGNITUDE:g} of zero"
             self._refuse(block.ids[~good], InvalidArgument, message)
         return good
 
     def _fitting(self, block: SessionBlock, taken: _Bools) -> _Bools:
         """Which of the rows there is room for: bool [rows]. One that waits alone always fits."""
+        all_rows = len(taken) + len(self.waiting)
+        all_values = block.values.size + self.waiting.num_steps * block.values.shape[1]
+        if all_rows <= self._options.rows and all_values <= self._options.values:
+            return taken
         rows = np.cumsum(taken) + len(self.waiting)
         steps = np.cumsum(np.where(taken, block.lengths, 0)) + self.waiting.num_steps
         room = (rows <= self._options.rows) & (steps * block.values.shape[1] <= self._options.values)

@@ -41,18 +41,24 @@ class KeyIndex:
         Args:
             keys: Those of all rows, by row.
         """
-        found = np.full(len(wanted), ABSENT, dtype=np.int32)
-        looking = np.arange(len(wanted))
         cells = self._home(wanted)
+        found = self._cells[cells]
+        # Most stand where they belong, or are not there.
+        looking = np.flatnonzero((found != ABSENT) & ~self._have(found, wanted, keys))
         while len(looking):
-            rows = self._cells[cells]
-            other = np.where(rows >= 0, rows, 0)
-            same = (rows >= 0) & (keys[other] == wanted[looking]).all(axis=1) if len(keys) else rows >= 0
-            found[looking[same]] = rows[same]
-            going_on = (rows != ABSENT) & ~same
-            looking = looking[going_on]
-            cells = (cells[going_on] + 1) & self._mask
+            cells[looking] = (cells[looking] + 1) & self._mask
+            found[looking] = rows = self._cells[cells[looking]]
+            looking = looking[(rows != ABSENT) & ~self._have(rows, wanted[looking], keys)]
         return found
+
+    @staticmethod
+    def _have(rows: npt.NDArray[np.int32], wanted: Keys, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Whether rows have these keys; what is no row has none."""
+        if not len(keys):
+            return np.zeros(len(rows), dtype=np.bool_)
+        # A row below 0 counts from the end, and is sorted out. Word by word: numpy is slow over axes of two.
+        same = (keys[rows, 0] == wanted[:, 0]) & (keys[rows, 1] == wanted[:, 1]) & (rows >= 0)
+        return np.asarray(same, np.bool_)
 
     def add(self, rows: npt.NDArray[np.int32], keys: Keys) -> None:
         """Adds rows whose keys are not inside and differ.
@@ -76,7 +82,7 @@ class KeyIndex:
             cells = (cells[~hit] + 1) & self._mask
 
     def _home(self, keys: Keys) -> npt.NDArray[np.int64]:
-        mixed = (keys * self._factors).sum(axis=1, dtype=np.uint64)
+        mixed = keys[:, 0] * self._factors[0] + keys[:, 1] * self._factors[1]
         return np.asarray(mixed >> self._shift, np.int64)
 
     def _put(self, rows: npt.NDArray[np.int32], keys: Keys) -> None:

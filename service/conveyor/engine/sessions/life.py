@@ -85,8 +85,9 @@ class SessionLife:
         keys = as_keys(sessions)
         rows = self.table.find(keys)
         known = rows[rows != ABSENT]
-        idle = np.unique(known[self._is_idle(known)])
-        if len(idle):
+        is_idle = self._is_idle(known)
+        if is_idle.any():
+            idle = np.unique(known[is_idle])
             idle = idle[~np.isin(idle, self._in_use())]
             self.end(idle, "idle")
             rows[np.isin(rows, idle)] = ABSENT

@@ -73,11 +73,8 @@ class SessionTurns:
 
     def run(self) -> None:
         """One execution; something must wait or be under way."""
-        self._begin_long()
+        short = self._ready()
         kinds = [_LONG] if len(self._desk.long) else []
-        waiting = self._desk.waiting
-        ready = waiting.next_of_each(self._life.table.running)
-        short = ready[waiting.lengths(ready) <= 1]
         if len(short):
             kinds.append(_SHORT)
         if not kinds:
@@ -88,9 +85,25 @@ class SessionTurns:
             self._run_long()
         else:
             most = min(self._short_budget.steps, self._life.residence.most_together - self._lane_rows)
-            self._run_short(self._desk.runnable(waiting.take(short[:most])))
+            self._run_short(self._desk.runnable(self._desk.waiting.take(short[:most])))
         self._outbox.put_down()
         self._share.charge(kind, self._clock() - started)
+
+    def _ready(self) -> npt.NDArray[np.intp]:
+        """Where the short appends wait that may run now; long ones that may are begun, while there is room."""
+        waiting, running = self._desk.waiting, self._life.table.running
+        if not len(waiting):
+            return np.empty(0, dtype=np.intp)
+        ready = waiting.next_of_each(running)
+        is_long = waiting.lengths(ready) > 1
+        if not is_long.any():
+            return ready
+        room = self._lane_rows - len(self._desk.long)
+        if room > 0:
+            self._begin_long(ready[is_long][:room])
+            ready = waiting.next_of_each(running)
+            is_long = waiting.lengths(ready) > 1
+        return ready[~is_long]
 
     def _run_short(self, rows: WaitingRows) -> None:
         """Rows of different sessions, of one step or none."""
@@ -121,30 +134,25 @@ class SessionTurns:
         else:
             self._short_budget.grow()
             compute_s = self._clock() - started
-            finite = outcome.finite
-            self._life.table.steps[sessions[finite]] += steps
-            count = len(rows)
-            report = BatchReport(
-                self._desk.model, started - rows["arrival"][finite], compute_s, count, False, count * steps, padding
-            )
-            self._answer(rows["id"][finite], sessions[finite], rows["forecast"][finite], outcome.forecasts, report)
-            self._fail_not_finite(rows[~finite])
+            if not outcome.finite.all():
+                self._fail_not_finite(rows[~outcome.finite])
+                rows, sessions = rows[outcome.finite], sessions[outcome.finite]
+            self._life.table.steps[sessions] += steps
+            count = len(outcome.finite)
+            queue_s = started - rows["arrival"]
+            report = BatchReport(self._desk.model, queue_s, compute_s, count, False, count * steps, padding)
+            self._answer(rows["id"], sessions, rows["forecast"], outcome.forecasts, report)
             return
         # Out of the handler: the error would keep what the failed attempt had on the device.
         half = len(rows) // 2
         self._step(rows[:half], steps)
         self._step(rows[half:], steps)
 
-    def _begin_long(self) -> None:
-        """Begins appends of several steps while there is room."""
+    def _begin_long(self, places: npt.NDArray[np.intp]) -> None:
+        """Begins appends of several steps, by where they wait."""
         desk, table = self._desk, self._life.table
-        room = self._lane_rows - len(desk.long)
-        if room <= 0 or not len(desk.waiting):
-            return
-        ready = desk.waiting.next_of_each(table.running)
-        taken = desk.runnable(desk.waiting.take(ready[desk.waiting.lengths(ready) > 1][:room]))
         now = self._clock()
-        for row in taken:
+        for row in desk.runnable(desk.waiting.take(places)):
             row_id, session = int(row["id"]), int(row["session"])
             append = LongAppend(
                 id=row_id,
@@ -242,11 +250,10 @@ class SessionTurns:
         inputs = np.zeros((rows, steps, width), dtype=np.float32)
         inputs[:count] = encoded.inputs
         outcome = self._states.step(table.slot[sessions], inputs, wanted)
-        kept = outcome.finite
-        scaling = encoded.scaling
-        if not kept.all():
-            scaling = scaling.rows(kept)
-        table.set_scaling(sessions[kept], scaling)
+        kept, scaling = sessions, encoded.scaling
+        if not outcome.finite.all():
+            kept, scaling = sessions[outcome.finite], scaling.rows(outcome.finite)
+        table.set_scaling(kept, scaling)
         return outcome, (rows - count) * steps
 
     def _answer(
@@ -263,7 +270,7 @@ class SessionTurns:
         table = self._life.table
         table.use(sessions, self._clock())
         forecast_rows = np.flatnonzero(wanted)
-        asking = sessions[forecast_rows]
+        asking = sessions if len(forecast_rows) == len(sessions) else sessions[forecast_rows]
         loc, scale = self._encoder.units(table.scaling(asking))
         times = zip(table.start_us[asking].tolist(), table.offset_us[asking].tolist(), strict=True)
         self._outbox.send(

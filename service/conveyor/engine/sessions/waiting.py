@@ -78,6 +78,8 @@ class WaitingSteps:
             running: bool [rows of the table].
         """
         sessions = self._all()["session"]
+        if len(sessions) == 1:
+            return np.flatnonzero(~running[sessions])
         # The first of equals is what the last write leaves, when written from the end.
         if len(self._first) < len(running):
             self._first = np.empty(len(running), dtype=np.int32)
@@ -93,6 +95,10 @@ class WaitingSteps:
     def take(self, positions: npt.NDArray[np.intp]) -> WaitingRows:
         """Takes rows out, in the order of the positions."""
         rows = self._all()
+        if len(positions) == len(rows):
+            # All of them, in order.
+            self._rows, self._count, self.num_steps = rows[:0], 0, 0
+            return rows
         taken = rows[positions]
         left = np.ones(len(rows), dtype=np.bool_)
         left[positions] = False
@@ -133,7 +139,9 @@ class WaitingSteps:
 
     def _all(self) -> WaitingRows:
         if self._added:
-            self._rows = np.concatenate([self._rows, *self._added])
+            first = [self._rows] if len(self._rows) else []
+            found = [*first, *self._added]
+            self._rows = found[0] if len(found) == 1 else np.concatenate(found)
             self._added.clear()
         return self._rows
 
