@@ -36,7 +36,8 @@ from conveyor.engine.loop import EngineLoop
 from conveyor.features.text import TextEncoder
 from conveyor.repository.manifest import read_manifest
 from conveyor.spec import SentimentSpec
-from conveyor.wire.messages import NORMAL_PRIORITY, Reply, ResultBlock, RowBlock
+from conveyor.wire.messages import NORMAL_PRIORITY, ResultBlock, RowBlock
+from conveyor.wire.port import Reply
 
 _HERE = Path(__file__).parent
 _KEY = ModelKey("sentiment-en", "1")
