@@ -16,7 +16,7 @@ from conveyor.engine.batching.policy import BatchLimits
 from conveyor.engine.executors.port import Executor
 from conveyor.engine.loop import EngineLoop
 from conveyor.engine.sessions.options import SessionOptions
-from conveyor.wire.messages import FailureBlock
+from conveyor.wire.messages import FailureBlock, ResultBlock
 from conveyor.wire.port import Reply
 from conveyor.wire.sessions import NO_EXPECTATION, SessionBlock, SessionResults
 from support.executors import FakeClock
@@ -102,7 +102,7 @@ def take_answers(reply: Reply) -> dict[int, Answered]:
 
 @dataclass
 class SessionEngine:
-    """An engine loop that runs when told to, on a clock that moves when told to."""
+    """An engine loop that runs when told to, on a clock that moves when told to; answers of rows are dropped."""
 
     executor: Executor
     model: ModelKey
@@ -122,6 +122,8 @@ class SessionEngine:
         )
 
     def _reply(self, reply: Reply) -> None:
+        if isinstance(reply, ResultBlock):
+            return
         for row_id, answer in take_answers(reply).items():
             assert row_id not in self.answers, f"row {row_id} was answered twice"
             self.answers[row_id] = answer

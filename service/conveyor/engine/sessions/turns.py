@@ -170,6 +170,8 @@ class SessionTurns:
     def _run_long(self) -> None:
         """The next chunk of the most urgent of the long appends, and of those that can go on with it."""
         appends = list(self._desk.long)
+        while len(appends) > 1 and rows_computed(len(appends)) > self._long_budget.steps:
+            appends.pop()
         fitting = max(self._long_budget.steps // rows_computed(len(appends)), 1)
         left = [append.left for append in appends]
         steps, chosen = choose_chunk(left, fitting, self._costs, self._options.slice_s)
