@@ -211,7 +211,7 @@ def _main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-    found: dict[str, object] = {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    found: dict[str, object] = {"torch": torch.__version__}
     found["memory"] = memory_per_session(arguments.sessions)
     found["steps"] = [steps_against_roof(sessions) for sessions in (1, 16, 256, 1000)]
     found["history"] = device_seconds_by_history()
