@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conveyor.spec import PackageSpec
+from conveyor.training.behaviour import Verdict
 from conveyor.training.loop import Outcome
 from conveyor.training.recipe import DataFile, Recipe
 
@@ -22,11 +23,19 @@ class Cost:
     parameters: int
 
 
-def render_card(recipe: Recipe, spec: PackageSpec, outcome: Outcome, measures: Mapping[str, float], cost: Cost) -> str:
+def render_card(
+    recipe: Recipe,
+    spec: PackageSpec,
+    outcome: Outcome,
+    measures: Mapping[str, float],
+    cost: Cost,
+    verdicts: Mapping[str, Verdict],
+) -> str:
     """Writes `README.md`.
 
     Args:
         measures: Of the stored weights on the development parts.
+        verdicts: Of the behaviour suite, by capability; empty if the recipe has none.
     """
     training = recipe.training
     sections = {
@@ -37,6 +46,7 @@ def render_card(recipe: Recipe, spec: PackageSpec, outcome: Outcome, measures: M
             "little less elsewhere.\n\n"
             + _table(("measure", "value"), ((n, f"{v:.4g}") for n, v in measures.items() if n != "score"))
         ),
+        "Behaviour": _behaviour(recipe.name, verdicts),
         "Cost": (
             f"{cost.row_us:,.0f} microseconds a row of {cost.mean_steps:,.0f} steps on average, one row at a time on "
             "one core of the training machine, encoding included."
@@ -49,7 +59,22 @@ def render_card(recipe: Recipe, spec: PackageSpec, outcome: Outcome, measures: M
         "What it is not good at": "\n".join(f"- {limit}" for limit in recipe.limits),
     }
     head = f"# {spec.name}\n\n{spec.description}\n\nLicence of the weights: {spec.license}.\n"
-    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
+    return head + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
+
+
+def _behaviour(name: str, verdicts: Mapping[str, Verdict]) -> str:
+    if not verdicts:
+        return ""
+    passed = sum(verdict.passed for verdict in verdicts.values())
+    cases = sum(verdict.cases for verdict in verdicts.values())
+    rows = (
+        (capability, f"{verdict.passed} of {verdict.cases}", "; ".join(verdict.failures))
+        for capability, verdict in verdicts.items()
+    )
+    return (
+        f"{passed} of {cases} cases of `{name}.behaviour.jsonl`, beside the recipe, come out as a reader would have "
+        "it.\n\n" + _table(("capability", "passed", "not passed"), rows)
+    )
 
 
 def _network(spec: PackageSpec, cost: Cost, stored: str, clip_norm: float) -> str:

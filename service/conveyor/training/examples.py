@@ -19,11 +19,16 @@ __all__ = ["Example", "ExampleT", "LabelledText", "SeriesTable", "TaggedTokens",
 
 @dataclass(frozen=True, slots=True)
 class LabelledText:
-    """A text and its class; `group` is the part of its file it belongs to (a split, a category), "" if none."""
+    """A text and its class.
+
+    group: the part of its file it belongs to (a split, a category), "" if none.
+    share: where the label stands for a degree, the probability of the package's last label.
+    """
 
     text: str
     label: str
     group: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

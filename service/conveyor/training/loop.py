@@ -39,6 +39,10 @@ class Objective(Protocol[ModelT_contra, BatchT]):
     def measure(self, model: ModelT_contra) -> Mapping[str, float]:
         """Measures on the development part; `score` among them, the higher the better, decides."""
 
+    def calibrate(self, model: ModelT_contra) -> None:
+        """Changes the model's head so that on the development part its probabilities or intervals mean what they say.
+        What it answers stays the same."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -93,6 +97,7 @@ class _Run(Generic[ModelT, BatchT]):
         self._average = copy.deepcopy(model) if training.averaging else model
         self._best_weights = copy.deepcopy(model.state_dict())
         self._outcome = Outcome(epoch=0, measures={"score": -math.inf}, seconds=0.0)
+        self._device_type = next(model.parameters()).device.type
         self._epoch = 0
         self._step = 0
 
@@ -135,7 +140,8 @@ class _Run(Generic[ModelT, BatchT]):
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._objective.loss(self._model, batch)
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self._training.precision == "bfloat16"):
+            loss = self._objective.loss(self._model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._model.parameters(), self._training.clip_norm)
         self._optimizer.step()

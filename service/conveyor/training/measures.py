@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isclose
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["classification", "forecast_errors", "seasonal_naive", "spans_f1", "tagging_accuracy"]
+__all__ = [
+    "calibration_error",
+    "classification",
+    "forecast_errors",
+    "level_pairs",
+    "seasonal_naive",
+    "spans_f1",
+    "tagging_accuracy",
+]
+
+_CALIBRATION_BINS = 15
 
 
 def classification(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
@@ -20,6 +31,19 @@ def classification(expected: Sequence[str], predicted: Sequence[str]) -> dict[st
         hits = sum(a == b == label for a, b in pairs)
         scores.append(_f1(hits, sum(b == label for _, b in pairs), sum(a == label for a, _ in pairs)))
     return {"accuracy": sum(a == b for a, b in pairs) / len(pairs), "macro_f1": float(np.mean(scores))}
+
+
+def calibration_error(probability: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> float:
+    """Expected calibration error: how far the share of right answers is from the probability stated, in 15 bins of
+    equal width (Guo et al. 2017, section 2).
+
+    Args:
+        probability: Of each answer that was given; [answers].
+        right: Whether it was the right one; [answers].
+    """
+    bins = np.minimum((probability * _CALIBRATION_BINS).astype(np.int64), _CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=right.astype(np.float64) - probability, minlength=_CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(probability))
 
 
 def tagging_accuracy(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -63,8 +87,8 @@ def forecast_errors(
 
     Returns:
         `mae` and `mse` of the mean; `quantile_loss`, the mean pinball loss over the levels (Koenker & Bassett 1978);
-        `coverage`, the share of actual values between the outermost levels; with a reference `naive_mae` and
-        `mae_ratio`.
+        `coverage_80` for the levels 0.1 and 0.9, and so on: the share of actual values between two levels that leave
+        out equally much; with a reference `naive_mae` and `mae_ratio`.
     """
     seen = np.isfinite(actual) if naive is None else np.isfinite(actual) & np.isfinite(naive)
     if not seen.any():
@@ -76,13 +100,19 @@ def forecast_errors(
         for level, forecast in quantiles.items():
             gap = actual[seen] - forecast[seen]
             losses.append(np.maximum(level * gap, (level - 1) * gap).mean())
-        low, high = quantiles[min(quantiles)][seen], quantiles[max(quantiles)][seen]
         errors["quantile_loss"] = float(np.mean(losses))
-        errors["coverage"] = float(((actual[seen] >= low) & (actual[seen] <= high)).mean())
+        for low, high in level_pairs(tuple(quantiles)):
+            inside = (actual[seen] >= quantiles[low][seen]) & (actual[seen] <= quantiles[high][seen])
+            errors[f"coverage_{round(100 * (high - low))}"] = float(inside.mean())
     if naive is not None:
         errors["naive_mae"] = float(np.abs(actual[seen] - naive[seen]).mean())
         errors["mae_ratio"] = errors["mae"] / errors["naive_mae"] if errors["naive_mae"] else float("inf")
     return errors
+
+
+def level_pairs(levels: Sequence[float]) -> list[tuple[float, float]]:
+    """The pairs of levels that leave out equally much below and above, the widest first."""
+    return [(low, high) for low in sorted(levels) for high in levels if low < high and isclose(low + high, 1.0)]
 
 
 def seasonal_naive(history: npt.NDArray[np.float64], horizon: int, season_steps: int) -> npt.NDArray[np.float64]:

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 Format = Literal[
+    "lines",
     "labelled-lines",
     "imdb",
     "labelled-csv",
@@ -60,12 +61,19 @@ class DataFile(_Table):
     source: str = Field(description="who published it")
     license: str
     split: str = Field(description="the publisher's name of the part, and what is left out of it")
-    part: Literal["train", "dev"]
+    part: Literal["train", "dev", "text"] = Field(description="`text` is unlabelled, for what is learned before labels")
     file: str = Field(description="path below the data folder")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of the file as stored, compressed or not")
     format: Format
     labels: dict[str, str] = Field(default={}, description="the file's labels renamed; those not named stay")
+    shares: dict[str, float] = Field(
+        default={}, description="labels of the file that stand for this probability of the package's last label"
+    )
     groups: tuple[str, ...] = Field(default=(), description="keep only examples of these groups of the file")
+    fold: tuple[int, int] | None = Field(
+        default=None, description="[i, n]: every n-th example from number i on is the development part, the rest trains"
+    )
+    times: int = Field(default=1, ge=1, description="how often an epoch reads the examples")
     columns: tuple[str, ...] = Field(default=(), description="columns of a series file, renamed to the features")
     since: datetime | None = Field(default=None, description="first time of a series that belongs to the part")
     until: datetime | None = Field(default=None, description="first time of a series that no longer does")
@@ -79,6 +87,9 @@ class ColumnRecipe(_Table):
     dim: int
     min_count: int = Field(default=1, ge=1, description="entries seen less often in training are unknown")
     max_size: int = Field(default=2_000_000, ge=3, description="most ids, the two reserved ones included")
+    vectors: Literal["random", "cooccurrence"] = Field(
+        default="random", description="where training begins: anywhere, or at what stands near what in all texts"
+    )
 
 
 class TextRecipe(_Table):
@@ -110,7 +121,13 @@ class Training(_Table):
         default=0.0, ge=0, lt=1, description="decay of the running average of the weights, which is then what is kept"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of the products while training; weights and scores are float32 all the same"
+    )
     stored: Literal["float32", "float16"] = "float32"
+    calibrate: bool = Field(
+        default=False, description="fit the head's temperature, or its intervals, to the development part at the end"
+    )
 
 
 class SentimentTraining(Training):
@@ -118,6 +135,7 @@ class SentimentTraining(Training):
     rows: int = Field(ge=1, description="most rows of a batch")
     max_steps: int = Field(ge=1, description="longer texts lose their middle in training; they are scored whole")
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of ids made unknown in training")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
 class TagTraining(Training):
@@ -131,9 +149,38 @@ class TagTraining(Training):
         lt=1,
         description="share of words replaced in each epoch by another word of the same tag; those tagged O never are",
     )
+    auxiliary: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of a second loss, on the tags of the data's words, where words are learned",
+    )
 
 
 class ForecastTraining(Training):
+    channels: Literal["joint", "shared"] = Field(
+        default="joint",
+        description="one network reads all features, or each is learned as a series of its own by the same weights",
+    )
+    weighting: Literal["origin", "series"] = Field(
+        default="origin", description="whose deviation an error is counted in: that of its origin, or of the series"
+    )
+    smooth: float = Field(
+        default=0.2, gt=0, description="deviations within which the mean's loss is quadratic: large for least squares"
+    )
+    near: float = Field(
+        default=0.0, ge=0, description="power by which a step's error counts less the further ahead it is; 0: all alike"
+    )
+    memory: int = Field(
+        default=1,
+        ge=1,
+        description="longest time, in steps, that an LSTM's cells begin by remembering",
+    )
+    score: Literal["mae_ratio", "mse"] = Field(
+        default="mae_ratio", description="what chooses: error beside the seasonal naive one, or standardised square"
+    )
+    measured_horizons: tuple[int, ...] = Field(
+        default=(), description="horizons whose squared error, standardised by the training part, is measured too"
+    )
     rows: int = Field(ge=1, description="windows of a batch")
     batches: int = Field(ge=1, description="batches of an epoch")
     window_steps: int = Field(ge=2, description="steps of a window; its forecasts look beyond it")
@@ -141,6 +188,9 @@ class ForecastTraining(Training):
     origins: int = Field(ge=1, description="steps of a window from which a forecast is learned, drawn anew each time")
     calendar_dropout: float = Field(default=0.0, ge=0, le=1, description="share of windows whose start is hidden")
     missing: float = Field(default=0.0, ge=0, lt=1, description="largest share of a window's values hidden in training")
+    mixing: float = Field(
+        default=0.0, ge=0, le=1, description="share of windows to which a part of another window, in season, is added"
+    )
     dev_stride: int = Field(ge=1, description="steps between two origins of the development score")
     season_steps: int = Field(ge=1, description="period of the seasonal-naive reference")
 
@@ -170,6 +220,9 @@ class TagRecipe(_Package):
     scheme: Literal["plain", "bio", "bmes"]
     learns: Literal["tags", "words"] = Field(description="the tags of the data's tokens, or where its tokens end")
     crf: bool = False
+    start: str | None = Field(
+        default=None, description="package, `name/version`, from whose embeddings and recurrent layers training begins"
+    )
     text: TextRecipe
     training: TagTraining
 

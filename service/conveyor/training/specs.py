@@ -19,22 +19,27 @@ from conveyor.spec import (
     TextSpec,
 )
 from conveyor.training.recipe import ForecastRecipe, Recipe, SentimentRecipe, TagRecipe, TextRecipe
+from conveyor.training.start import Start
 
 __all__ = ["build_text", "forecast_spec", "sentiment_spec", "tag_spec"]
 
 
 def build_text(
-    recipe: TextRecipe, items: Sequence[str | Sequence[str]], directory: Path
+    recipe: TextRecipe, items: Sequence[str | Sequence[str]], directory: Path, start: Start | None = None
 ) -> tuple[TextSpec, TextEncoder]:
     """Counts the entries of the training texts, writes `vocab.txt` and gives the encoder that reads it.
 
     Args:
         items: Texts, or lists of tokens.
         directory: Where `vocab.txt` goes.
+        start: Package whose entries are known already, and are kept however rare they are here.
     """
     widest = _text_spec(recipe, [column.max_size for column in recipe.columns])
     counts = count_entries(widest, items)
     least = {spec.name: column.min_count for spec, column in zip(widest.columns, recipe.columns, strict=True)}
+    if start is not None:
+        for name, entries in counts.items():
+            entries.update(dict.fromkeys(start.entries(name), least[name]))
     vocabulary = Vocabulary.build(counts, widest.columns, least)
     vocabulary.save(directory)
     spec = _text_spec(recipe, [vocabulary.size(column.name) for column in widest.columns])

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conveyor.training.measures import classification, forecast_errors, seasonal_naive, spans_f1, tagging_accuracy
+from conveyor.training.measures import (
+    calibration_error,
+    classification,
+    forecast_errors,
+    level_pairs,
+    seasonal_naive,
+    spans_f1,
+    tagging_accuracy,
+)
 
 
 def test_classification_by_hand() -> None:
@@ -29,6 +37,18 @@ def test_classification_needs_pairs(predicted: list[str]) -> None:
     """Nothing to score and unequal counts are errors."""
     with pytest.raises(ValueError, match="as many predictions"):
         classification(["a"] if predicted else [], predicted)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two answers at 0.9 of which one is right miss by 0.4, two at 0.5 of which one is right by nothing."""
+    probability = np.array([0.9, 0.9, 0.5, 0.5])
+    assert 0.2 == pytest.approx(calibration_error(probability, np.array([True, False, True, False])))
+    assert 0.0 == pytest.approx(calibration_error(np.array([1.0]), np.array([True])))
+
+
+def test_levels_are_paired_from_outside_in() -> None:
+    """The median and a level without a partner belong to no pair."""
+    assert [(0.1, 0.9), (0.25, 0.75)] == level_pairs((0.05, 0.1, 0.25, 0.5, 0.75, 0.9))
 
 
 def test_tagging_accuracy_counts_tokens() -> None:
@@ -76,7 +96,7 @@ def test_forecast_errors_by_hand() -> None:
     assert 5 / 3 == pytest.approx(errors["mse"])
     low, high = (0.1 * 2 + 0.9 * 1 + 0) / 3, (0.1 * 4 + 0.1 * 5 + 0.1 * 1) / 3
     assert (low + high) / 2 == pytest.approx(errors["quantile_loss"])
-    assert 2 / 3 == pytest.approx(errors["coverage"])
+    assert 2 / 3 == pytest.approx(errors["coverage_80"])
     assert 2.0 == pytest.approx(errors["naive_mae"])
     assert 0.5 == pytest.approx(errors["mae_ratio"])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from conveyor.errors import InvalidArgument
 from conveyor.features.text import EncodedText, TextEncoder
 from conveyor.features.vocabulary import Vocabulary
-from conveyor.nn.models import SequenceTagger, SeriesForecaster
+from conveyor.nn.models import SequenceClassifier, SequenceTagger, SeriesForecaster
 from conveyor.spec import (
     Calendar,
     ColumnSpec,
@@ -24,10 +24,11 @@ from conveyor.spec import (
     TagSpec,
     TextSpec,
 )
+from conveyor.training.auxiliary import AuxiliaryTagger, plain_tagger
 from conveyor.training.examples import LabelledText, SeriesTable, TaggedTokens
 from conveyor.training.objectives.forecast import ForecastBatch, ForecastObjective, origins
 from conveyor.training.objectives.sentiment import SentimentObjective
-from conveyor.training.objectives.tagging import TagBatch, TaggingObjective, word_tags
+from conveyor.training.objectives.tagging import TagBatch, TaggingObjective, auxiliary_tags, word_tags
 from conveyor.training.recipe import ForecastTraining, SentimentTraining, TagTraining
 
 CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def test_long_texts_keep_beginning_and_end() -> None:
     objective = SentimentObjective(spec, words, examples, {"dev": examples}, training, CPU)
     (batch,) = objective.epoch(np.random.default_rng(0))
     assert words.encode("a b e f").ids.tolist() == batch.ids[0].tolist()
-    assert ([4], [1]) == (batch.lengths.tolist(), batch.labels.tolist())
+    assert ([4], [1]) == (batch.lengths.tolist(), batch.targets[:, 1].tolist())
 
 
 def test_an_unknown_label_is_refused() -> None:
@@ -152,10 +153,10 @@ def test_the_loss_of_tags_ignores_padding(crf: bool) -> None:
     ids = torch.tensor([[[2], [3], [4]], [[5], [6], [7]]], dtype=torch.int32)
     changed = ids.clone()
     changed[1, 2] = 2
-    losses = [objective.loss(model, TagBatch(some, tags, lengths)) for some in (ids, changed)]
+    losses = [objective.loss(model, TagBatch(some, tags, tags, lengths)) for some in (ids, changed)]
     assert torch.equal(losses[0], losses[1])
-    alone = objective.loss(model, TagBatch(ids[1:, :2], tags[1:, :2], lengths[1:]))
-    first = objective.loss(model, TagBatch(ids[:1], tags[:1], lengths[:1]))
+    alone = objective.loss(model, TagBatch(ids[1:, :2], tags[1:, :2], tags[1:, :2], lengths[1:]))
+    first = objective.loss(model, TagBatch(ids[:1], tags[:1], tags[:1], lengths[:1]))
     torch.testing.assert_close((2 * alone + 3 * first) / 5, losses[0])
 
 
@@ -196,7 +197,7 @@ def test_the_loss_of_a_forecast_by_hand() -> None:
     """Smooth L1 with beta 0.2 for the mean, the mean pinball loss for the quantiles, nothing for what is missing."""
     objective, spec = forecasting()
     targets = torch.tensor([[[[1.0], [float("nan")]]]])
-    batch = ForecastBatch(torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), targets)
+    batch = ForecastBatch(torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), targets, torch.ones(1, 1, 1, 1))
     loss = objective.loss(Constant(spec, [0.5, 0.0, 1.5]), batch)
     mean, pinball = 0.5 - 0.1, (0.1 * 1.0 + 0.1 * 0.5) / 2
     assert mean + pinball == pytest.approx(loss.item())
@@ -205,7 +206,9 @@ def test_the_loss_of_a_forecast_by_hand() -> None:
 def test_the_mean_is_quadratic_near_the_truth() -> None:
     """An error of half of beta costs a quarter of beta's half."""
     objective, spec = forecasting()
-    batch = ForecastBatch(torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1, 2, 1))
+    batch = ForecastBatch(
+        torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1, 2, 1), torch.ones(1, 1, 1, 1)
+    )
     assert 0.5 * 0.1**2 / 0.2 == pytest.approx(objective.loss(Constant(spec, [0.1, 0.0, 0.0]), batch).item())
 
 
@@ -258,3 +261,101 @@ def test_an_objective_scores_relative_to_the_naive_forecast() -> None:
     assert 2.0 == pytest.approx(measures["dev: naive_mae"])
     assert 1 - measures["dev: mae_ratio"] == pytest.approx(measures["score"])
     assert measures["dev: mae"] > 2.0
+
+
+def test_errors_can_count_in_the_deviation_of_the_series() -> None:
+    """A window that is calmer than the series counts less."""
+    objective, _ = forecasting(weighting="series", missing=0.0)
+    for batch in objective.epoch(np.random.default_rng(0)):
+        assert bool((batch.weights > 0).all())
+        assert bool((batch.weights < 1).all())
+
+
+def test_windows_are_mixed_in_season() -> None:
+    """Of a series that only repeats itself, any sum in season is the same curve, larger, smaller or upside down."""
+    table = SeriesTable(("a", "b"), np.tile([[1.0, 5.0], [2.0, 9.0], [4.0, 6.0]], (12, 1)))
+    plain, _ = forecasting(table=table, season_steps=3)
+    mixed, _ = forecasting(table=table, season_steps=3, mixing=1.0)
+    curves = {
+        tuple(np.round(np.abs(row[:, 0]), 3))
+        for seed in range(20)
+        for batch in plain.epoch(np.random.default_rng(seed))
+        for row in batch.inputs.numpy()
+    }
+    batches = [batch for seed in range(20) for batch in mixed.epoch(np.random.default_rng(seed))]
+    assert all(tuple(np.round(np.abs(row[:, 0]), 3)) in curves for batch in batches for row in batch.inputs.numpy())
+
+
+def test_intervals_are_fitted_to_the_development_part() -> None:
+    """Afterwards what came lies between the levels as often as they say; the mean is what it was."""
+    values = np.cumsum(np.random.default_rng(0).standard_normal((400, 2)), axis=0)
+    objective, spec = forecasting(table=SeriesTable(("a", "b"), values))
+    torch.manual_seed(0)
+    model = SeriesForecaster(spec).eval()
+    with torch.no_grad():
+        model.head.weight.mul_(0.1)
+        model.head.bias.copy_(torch.tensor([0.0, -0.2, 0.2]).repeat(2))
+        before = objective.measure(model)
+        objective.calibrate(model)
+        after = objective.measure(model)
+    assert abs(before["dev: coverage_80"] - 0.8) > 0.05
+    assert 0.8 == pytest.approx(after["dev: coverage_80"], abs=0.01)
+    assert before["dev: mae"] == after["dev: mae"]
+
+
+class Certain(SequenceClassifier):
+    """Says `n` of the first word and `p` of the second, far too surely."""
+
+    def __init__(self, spec: SentimentSpec) -> None:
+        super().__init__(spec)
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[9.0, -9.0], [-9.0, 9.0]]))
+            self.head.bias.zero_()
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.nn.functional.one_hot(ids[:, 0, 0].long() - 2, 2).float())
+        return logits
+
+
+def test_probabilities_are_fitted_to_the_development_part() -> None:
+    """A classifier that is too sure becomes as sure as it is right; what it answers stays."""
+    spec = SentimentSpec(**package(text_spec("word")), task="sentiment", pooling="mean", labels=("n", "p"))  # type: ignore[arg-type]
+    words = encoder("word", "a b")
+    examples = [LabelledText("a", label) for label in "nnnp"] + [LabelledText("b", label) for label in "pppn"]
+    objective = SentimentObjective(
+        spec, words, examples, {"dev": examples}, SentimentTraining.model_validate(TEXT), CPU
+    )
+    model = Certain(spec).eval()
+    with torch.no_grad():
+        before = objective.measure(model)
+        objective.calibrate(model)
+        after = objective.measure(model)
+    assert before["dev: accuracy"] == after["dev: accuracy"]
+    assert after["dev: calibration_error"] < before["dev: calibration_error"]
+
+
+def test_a_share_is_learned_as_a_probability() -> None:
+    """Half of each label for a text in between; a hard label stays hard."""
+    spec = SentimentSpec(**package(text_spec("word")), task="sentiment", pooling="mean", labels=("n", "p"))  # type: ignore[arg-type]
+    examples = [LabelledText("a", "2", "", 0.5), LabelledText("a b", "p")]
+    objective = SentimentObjective(
+        spec, encoder("word", "a b"), examples, {}, SentimentTraining.model_validate(TEXT), CPU
+    )
+    (batch,) = objective.epoch(np.random.default_rng(0))
+    assert {1: [0.5, 0.5], 2: [0.0, 1.0]} == dict(zip(batch.lengths.tolist(), batch.targets.tolist(), strict=True))
+
+
+def test_a_second_head_learns_the_tags_of_the_data() -> None:
+    """Every character of a word has the word's own tag, and its loss is added with its weight."""
+    spec = TagSpec(**package(text_spec("character")), task="tag", scheme="bmes", labels=tuple("BMES"))  # type: ignore[arg-type]
+    examples = [TaggedTokens(("我们", "在", "图书馆"), ("r", "p", "n"))]
+    training = TagTraining.model_validate(TEXT | {"max_steps": 9, "auxiliary": 0.5})
+    objective = TaggingObjective(spec, encoder("character", "我 们 在 图 书 馆"), "words", examples, {}, training, CPU)
+    (batch,) = objective.epoch(np.random.default_rng(0))
+    tags = auxiliary_tags(examples)
+    assert list("rrpnnn") == [tags[index] for index in batch.auxiliary[0].tolist()]
+    torch.manual_seed(0)
+    model = AuxiliaryTagger(spec, len(tags)).eval()
+    alone = objective.loss(plain_tagger(model), batch)
+    second = torch.nn.functional.cross_entropy(model.both(batch.ids, batch.lengths)[1][0], batch.auxiliary[0])
+    assert (alone + 0.5 * second).item() == pytest.approx(objective.loss(model, batch).item())

@@ -243,7 +243,7 @@ def test_evaluation_agrees_with_the_card(package: Path) -> None:
     for name in {"accuracy", "macro_f1", "precision", "recall", "f1"} & measures.keys():
         assert f"own dev part: {name} | {measures[name]:.4g} |" in card
     if package.parent.name == "tiny-forecast":
-        assert {"mae", "mse", "quantile_loss", "coverage", "naive_mae", "mae_ratio"} == set(measures)
+        assert {"mae", "mse", "quantile_loss", "coverage_80", "naive_mae", "mae_ratio"} == set(measures)
 
 
 def test_a_data_file_alone_can_be_scored(package: Path) -> None:

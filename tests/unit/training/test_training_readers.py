@@ -15,7 +15,13 @@ from conveyor.errors import InvalidArgument
 from conveyor.training.examples import LabelledText, SeriesTable, TaggedTokens, only
 from conveyor.training.readers.catalogue import READERS, detect_format, read_parts
 from conveyor.training.readers.files import open_text, verify
-from conveyor.training.readers.sentiment import read_imdb, read_labelled_csv, read_labelled_lines, read_labelled_tsv
+from conveyor.training.readers.sentiment import (
+    read_imdb,
+    read_labelled_csv,
+    read_labelled_lines,
+    read_labelled_tsv,
+    read_lines,
+)
 from conveyor.training.readers.series import read_bare_series, read_series_csv, read_series_rows, slice_series
 from conveyor.training.readers.tagging import (
     read_characters,
@@ -293,3 +299,41 @@ def test_only_wants_one_kind_and_something() -> None:
 def test_every_format_has_a_reader() -> None:
     """The table of readers and the schema of recipes name the same formats."""
     assert set(READERS) == set(DataFile.model_fields["format"].annotation.__args__)  # type: ignore[union-attr]
+
+
+def test_unlabelled_texts_are_lines(tmp_path: Path) -> None:
+    """One text a line, blank lines are none."""
+    path = write(tmp_path / "a.txt", "one text\n\n another \n")
+    assert [LabelledText("one text", ""), LabelledText("another", "")] == read_lines(path)
+
+
+def test_a_fold_divides_a_file_into_training_and_development(tmp_path: Path) -> None:
+    """Every n-th example is for development, the others train; an epoch may read them several times."""
+    path = write(tmp_path / "a.tsv", "".join(f"1\t{number}\n" for number in range(7)))
+    common = {"name": "own", "source": "us", "license": "CC0-1.0", "file": path.name, "format": "labelled-lines"}
+    common["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    train = DataFile.model_validate(common | {"split": "rest", "part": "train", "fold": [1, 3], "times": 2})
+    dev = DataFile.model_validate(common | {"split": "third", "part": "dev", "fold": [1, 3]})
+    trains = read_parts([train, dev], "train", tmp_path, LabelledText)["own rest"]
+    devs = read_parts([train, dev], "dev", tmp_path, LabelledText)["own third"]
+    assert list("02356") * 2 == [example.text for example in trains]
+    assert list("14") == [example.text for example in devs]
+
+
+def test_labels_of_degree_become_probabilities(tmp_path: Path) -> None:
+    """A label that is named stands for a probability, the others for themselves."""
+    path = write(tmp_path / "a.tsv", "2\tso so\n4\tgreat\n")
+    data = DataFile(
+        name="own",
+        source="us",
+        license="CC0-1.0",
+        split="all",
+        part="train",
+        file=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        format="labelled-lines",
+        shares={"2": 0.5},
+        labels={"4": "positive"},
+    )
+    (examples,) = read_parts([data], "train", tmp_path, LabelledText).values()
+    assert [LabelledText("so so", "2", "", 0.5), LabelledText("great", "positive")] == examples

@@ -17,8 +17,9 @@ from conveyor.features.vocabulary import UNKNOWN
 from conveyor.nn.models import SequenceClassifier
 from conveyor.spec import SentimentSpec
 from conveyor.training.batches import draw_batches, hide_tokens, pad
+from conveyor.training.calibration import fit_temperature
 from conveyor.training.examples import LabelledText
-from conveyor.training.measures import classification
+from conveyor.training.measures import calibration_error, classification
 from conveyor.training.recipe import SentimentTraining
 
 __all__ = ["SentimentBatch", "SentimentObjective"]
@@ -26,11 +27,11 @@ __all__ = ["SentimentBatch", "SentimentObjective"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentimentBatch:
-    """ids: int32 [rows, steps, columns]; lengths, labels: int64 [rows]."""
+    """ids: int32 [rows, steps, columns]; lengths: int64 [rows]; targets: float32 [rows, labels], probabilities."""
 
     ids: Tensor
     lengths: Tensor
-    labels: Tensor
+    targets: Tensor
 
 
 class SentimentObjective:
@@ -47,14 +48,12 @@ class SentimentObjective:
     ) -> None:
         self._spec, self._training, self._device = spec, training, device
         self._rows = [_shortened(encoder.encode(example.text).ids, training.max_steps) for example in train]
-        self._labels = _label_ids(train, spec)
+        self._targets = _targets(train, spec)
         self._lengths = np.array([len(row) for row in self._rows], dtype=np.int64)
         self._dev = {
-            name: ([encoder.encode(example.text).ids for example in part], [example.label for example in part])
+            name: ([encoder.encode(example.text).ids for example in part], _label_ids(part, spec))
             for name, part in dev.items()
         }
-        for part in dev.values():
-            _label_ids(part, spec)
 
     def num_batches(self) -> int:
         return len(self._batches(np.random.default_rng(0)))
@@ -66,29 +65,46 @@ class SentimentObjective:
             yield SentimentBatch(
                 torch.from_numpy(hidden).to(self._device),
                 torch.from_numpy(self._lengths[members]).to(self._device),
-                torch.from_numpy(self._labels[members]).to(self._device),
+                torch.from_numpy(self._targets[members]).to(self._device),
             )
 
     def loss(self, model: SequenceClassifier, batch: SentimentBatch) -> Tensor:
-        return F.cross_entropy(model(batch.ids, batch.lengths), batch.labels)
+        logits = model(batch.ids, batch.lengths).float()
+        return F.cross_entropy(logits, batch.targets, label_smoothing=self._training.label_smoothing)
 
     def measure(self, model: SequenceClassifier) -> Mapping[str, float]:
         measures: dict[str, float] = {}
         for name, (rows, labels) in self._dev.items():
-            scores = classification(labels, self._predict(model, rows))
+            probabilities = torch.softmax(self._logits(model, rows), dim=1).numpy()
+            predicted = probabilities.argmax(axis=1)
+            scores = classification(self._names(labels), self._names(predicted))
+            scores["calibration_error"] = calibration_error(probabilities.max(axis=1), predicted == labels)
             measures |= {f"{name}: {measure}": value for measure, value in scores.items()}
         accuracies = [value for name, value in measures.items() if name.endswith(": accuracy")]
         return {"score": float(np.mean(accuracies))} | measures
 
-    def _predict(self, model: SequenceClassifier, rows: Sequence[npt.NDArray[np.int32]]) -> list[str]:
+    @torch.no_grad()
+    def calibrate(self, model: SequenceClassifier) -> None:
+        """Divides the logits by the temperature that makes the development part's labels most probable, each part
+        counting alike (Guo et al. 2017, section 4.2): the head's weights and bias."""
+        parts = [(self._logits(model, rows), torch.from_numpy(labels)) for rows, labels in self._dev.values()]
+        temperature = fit_temperature(
+            lambda candidate: sum(float(F.cross_entropy(logits / candidate, labels)) for logits, labels in parts)
+        )
+        for parameter in model.head.parameters():
+            parameter.div_(temperature)
+
+    def _names(self, labels: npt.NDArray[np.int64]) -> list[str]:
+        return [self._spec.labels[index] for index in labels]
+
+    def _logits(self, model: SequenceClassifier, rows: Sequence[npt.NDArray[np.int32]]) -> Tensor:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        predicted = np.zeros(len(rows), dtype=np.int64)
+        found = torch.zeros(len(rows), len(self._spec.labels))
         budget, most = 4 * self._training.padded_steps, 4 * self._training.rows
         for members in draw_batches(lengths, padded_steps=budget, rows=most, rng=np.random.default_rng(0)):
             ids = torch.from_numpy(pad([rows[index] for index in members])).to(self._device)
-            logits = model(ids, torch.from_numpy(lengths[members]).to(self._device))
-            predicted[members] = logits.argmax(dim=1).cpu().numpy()
-        return [self._spec.labels[index] for index in predicted]
+            found[members] = model(ids, torch.from_numpy(lengths[members]).to(self._device)).cpu()
+        return found
 
     def _batches(self, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
         return draw_batches(self._lengths, padded_steps=self._training.padded_steps, rows=self._training.rows, rng=rng)
@@ -100,6 +116,17 @@ def _shortened(ids: npt.NDArray[np.int32], max_steps: int) -> npt.NDArray[np.int
         return ids
     head = max_steps // 2
     return np.concatenate([ids[:head], ids[len(ids) - (max_steps - head) :]])
+
+
+def _targets(examples: Sequence[LabelledText], spec: SentimentSpec) -> npt.NDArray[np.float32]:
+    """float32 [examples, labels]: all on the label, or shared between the first and the last one."""
+    targets = np.zeros((len(examples), len(spec.labels)), dtype=np.float32)
+    hard = [index for index, example in enumerate(examples) if example.share is None]
+    targets[hard, _label_ids([examples[index] for index in hard], spec)] = 1.0
+    for index, example in enumerate(examples):
+        if example.share is not None:
+            targets[index, [0, -1]] = 1.0 - example.share, example.share
+    return targets
 
 
 def _label_ids(examples: Sequence[LabelledText], spec: SentimentSpec) -> npt.NDArray[np.int64]:

@@ -9,7 +9,13 @@ from conveyor.errors import InvalidArgument
 from conveyor.spec import Task
 from conveyor.training.examples import Example, ExampleT, LabelledText, TaggedTokens, only
 from conveyor.training.readers.files import open_text, verify
-from conveyor.training.readers.sentiment import read_imdb, read_labelled_csv, read_labelled_lines, read_labelled_tsv
+from conveyor.training.readers.sentiment import (
+    read_imdb,
+    read_labelled_csv,
+    read_labelled_lines,
+    read_labelled_tsv,
+    read_lines,
+)
 from conveyor.training.readers.series import read_bare_series, read_series_csv, read_series_rows, slice_series
 from conveyor.training.readers.tagging import (
     read_characters,
@@ -23,6 +29,7 @@ from conveyor.training.recipe import DataFile, Format
 __all__ = ["READERS", "detect_format", "read_data_file", "read_parts"]
 
 READERS: Mapping[Format, Callable[[Path], Sequence[Example]]] = {
+    "lines": read_lines,
     "labelled-lines": read_labelled_lines,
     "imdb": read_imdb,
     "labelled-csv": read_labelled_csv,
@@ -46,7 +53,12 @@ def read_data_file(data: DataFile, data_dir: Path) -> Sequence[Example]:
     """
     path = data_dir / data.file
     verify(path, data.sha256)
-    return [prepared for example in READERS[data.format](path) if (prepared := _prepare(example, data)) is not None]
+    examples = [
+        prepared
+        for number, example in enumerate(READERS[data.format](path))
+        if _in_fold(number, data) and (prepared := _prepare(example, data)) is not None
+    ]
+    return examples * data.times
 
 
 def read_parts(files: Sequence[DataFile], part: str, data_dir: Path, kind: type[ExampleT]) -> dict[str, list[ExampleT]]:
@@ -97,11 +109,19 @@ def detect_format(path: Path, task: Task) -> Format:
     return found
 
 
+def _in_fold(number: int, data: DataFile) -> bool:
+    if data.fold is None:
+        return True
+    first, every = data.fold
+    return (number % every == first) == (data.part == "dev")
+
+
 def _prepare(example: Example, data: DataFile) -> Example | None:
     if isinstance(example, LabelledText):
         if data.groups and example.group not in data.groups:
             return None
-        return LabelledText(example.text, data.labels.get(example.label, example.label), example.group)
+        label = data.labels.get(example.label, example.label)
+        return LabelledText(example.text, label, example.group, data.shares.get(example.label))
     if isinstance(example, TaggedTokens):
         return TaggedTokens(example.tokens, tuple(data.labels.get(tag, tag) for tag in example.tags), example.text)
     return slice_series(example, data.columns, data.since, data.until)

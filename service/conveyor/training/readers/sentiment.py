@@ -11,7 +11,7 @@ from conveyor.errors import InvalidArgument
 from conveyor.training.examples import LabelledText
 from conveyor.training.readers.files import open_text
 
-__all__ = ["read_imdb", "read_labelled_csv", "read_labelled_lines", "read_labelled_tsv"]
+__all__ = ["read_imdb", "read_labelled_csv", "read_labelled_lines", "read_labelled_tsv", "read_lines"]
 
 
 def read_labelled_lines(path: Path) -> list[LabelledText]:
@@ -22,6 +22,12 @@ def read_labelled_lines(path: Path) -> list[LabelledText]:
     if wrong is not None:
         raise InvalidArgument(f"{path}: row {wrong} is not 'label TAB text'")
     return [LabelledText(text, label) for label, text in rows]
+
+
+def read_lines(path: Path) -> list[LabelledText]:
+    """Reads unlabelled texts, one a line; blank lines are left out."""
+    with open_text(path) as file:
+        return [LabelledText(line.strip(), "") for line in file if line.strip()]
 
 
 def read_imdb(path: Path) -> list[LabelledText]:
