@@ -53,11 +53,11 @@ class ColumnSpec(_Spec):
     """One id per token, looked up in a vocabulary of its own and embedded; a token's columns are concatenated.
 
     `token` is the normalised token, `lower` its lower case, `prefix` and `suffix` its first or last `length` code
-    points, `shape` its letter and digit pattern, `bigram` the token joined to the next one, `subword` the id that
-    `tokenizer.json` gives.
+    points, `shape` its letter and digit pattern, `bigram` and `trigram` the token joined to the next one or two,
+    `subword` the id that `tokenizer.json` gives.
     """
 
-    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "subword"]
+    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram", "subword"]
     length: int | None = Field(default=None, ge=1, le=16, description="code points, for prefix and suffix only")
     size: int = Field(ge=2, le=2_000_000, description="ids, with 0 for padding and 1 for what is unknown")
     dim: int = Field(ge=1, le=4096, description="width of the embedding")

@@ -27,6 +27,8 @@ _SPANS: Final[Mapping[str, Callable[[str], list[tuple[int, int]]]]] = {
 }
 
 _END: Final = "</s>"
+# Columns of several tokens, and how many.
+_JOINED: Final[Mapping[str, int]] = {"bigram": 2, "trigram": 3}
 _MAX_CACHED_TOKENS: Final = 65_536
 
 
@@ -46,7 +48,7 @@ class EncodedText:
 class TextEncoder:
     """Encodes the texts of one package.
 
-    The ids of a token depend on its text alone, except in a `bigram` column, where the next token counts too.
+    The ids of a token depend on its text alone, except in `bigram` and `trigram` columns, where the next ones count.
     Calls are independent of each other; any thread may make them.
 
     Args:
@@ -130,22 +132,25 @@ class _Lookup:
     def __init__(self, columns: Sequence[ColumnSpec], vocabulary: Vocabulary) -> None:
         self._num_columns = len(columns)
         self._columns = [(_entry_of(column), vocabulary.ids(column.name)) for column in columns]
-        self._bigram_column = next((i for i, column in enumerate(columns) if column.kind == "bigram"), None)
+        self._joined = [
+            (index, _JOINED[column.kind], vocabulary.ids(column.name))
+            for index, column in enumerate(columns)
+            if column.kind in _JOINED
+        ]
         self._cache: dict[str, bytes] = {}
         self._pieces: dict[str, bytes] = {}
 
     def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """int32 [len(tokens), columns]."""
         ids = self._array(self._found(tokens))
-        if self._bigram_column is not None:
-            known = self._columns[self._bigram_column][1]
-            bigrams = (known.get(bigram, UNKNOWN) for bigram in _bigrams(tokens))
-            ids[:, self._bigram_column] = np.fromiter(bigrams, np.int32, len(tokens))
+        for index, width, known in self._joined:
+            joined = (known.get(entry, UNKNOWN) for entry in _neighbours(tokens, width))
+            ids[:, index] = np.fromiter(joined, np.int32, len(tokens))
         return ids
 
     def rows_of_text(self, text: str) -> npt.NDArray[np.int32]:
         """What `rows` gives for the `words` of a text: a third of the time where its pieces were seen before."""
-        if self._bigram_column is None:
+        if not self._joined:
             pieces = self._pieces
             try:
                 return self._array([pieces.get(piece) or self._piece(piece) for piece in text.split()])
@@ -191,20 +196,21 @@ def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[
     """
     spans = _SPANS[spec.tokenizer]
     token_counts: Counter[str] = Counter()
-    bigram_counts: Counter[str] = Counter()
-    wants_bigrams = any(column.kind == "bigram" for column in spec.columns)
+    joined_counts: dict[str, Counter[str]] = {
+        column.name: Counter() for column in spec.columns if column.kind in _JOINED
+    }
     for item in items:
         tokens = [item[start:end] for start, end in spans(item)] if isinstance(item, str) else item
         token_counts.update(tokens)
-        if wants_bigrams:
-            bigram_counts.update(_bigrams(tokens))
+        for name, counter in joined_counts.items():
+            counter.update(_neighbours(tokens, _JOINED[name]))
     normalised_counts: Counter[str] = Counter()
     for token, count in token_counts.items():
         normalised_counts[normalise(token)] += count
     counts: dict[str, Counter[str]] = {}
     for column in spec.columns:
-        if column.kind == "bigram":
-            counts[column.name] = bigram_counts
+        if column.name in joined_counts:
+            counts[column.name] = joined_counts[column.name]
             continue
         entry = _entry_of(column)
         counts[column.name] = Counter()
@@ -214,7 +220,7 @@ def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[
 
 
 def _entry_of(column: ColumnSpec) -> Callable[[str], str]:
-    """Gives the function from a normalised token to its entry in a column (for `bigram`: without the next token)."""
+    """Gives the function from a normalised token to its entry in a column (of several tokens: the first alone)."""
     length = column.length
     if column.kind == "lower":
         return str.lower
@@ -227,8 +233,8 @@ def _entry_of(column: ColumnSpec) -> Callable[[str], str]:
     return lambda token: token
 
 
-def _bigrams(tokens: Sequence[str]) -> list[str]:
-    """Each normalised token joined by a space to the next one, the last to an end marker."""
+def _neighbours(tokens: Sequence[str], width: int) -> list[str]:
+    """Each normalised token joined by spaces to the next ones, `width` in all; after the last stand end markers."""
     forms = {token: normalise(token) for token in set(tokens)}
-    normalised = [forms[token] for token in tokens]
-    return [f"{token} {following}" for token, following in zip(normalised, [*normalised[1:], _END], strict=False)]
+    normalised = [*(forms[token] for token in tokens), *[_END] * (width - 1)]
+    return [" ".join(found) for found in zip(*(normalised[first:] for first in range(width)), strict=False)]

@@ -19,9 +19,9 @@ from conveyor.training.examples import Example, LabelledText, SeriesTable, Tagge
 from conveyor.training.measures import classification, forecast_errors, seasonal_naive, spans_f1, tagging_accuracy
 from conveyor.training.readers.catalogue import READERS, detect_format, read_data_file
 from conveyor.training.readers.series import slice_series
-from conveyor.training.recipe import Format, Recipe
+from conveyor.training.recipe import ForecastRecipe, Format, Recipe
 
-__all__ = ["Predict", "dev_parts", "evaluate", "read_part"]
+__all__ = ["Predict", "dev_parts", "deviations", "evaluate", "read_part"]
 
 _STRIDE = 37  # half-hours or hours: coprime to a day, so that the origins meet every time of day
 
@@ -61,10 +61,33 @@ def dev_parts(recipe: Recipe, data_dir: Path) -> dict[str, list[Example]]:
     return parts
 
 
-def evaluate(spec: PackageSpec, examples: Sequence[Example], predict: Predict) -> dict[str, float]:
+def deviations(recipe: Recipe, data_dir: Path) -> npt.NDArray[np.float64] | None:
+    """The targets' standard deviations in the training part, float64 [targets], by which errors of several of them are
+    made comparable; None for another task. Of several training files the first counts.
+
+    Raises:
+        InvalidArgument: A file is missing or another one.
+    """
+    if not isinstance(recipe, ForecastRecipe):
+        return None
+    first = next(data for data in recipe.data if data.part == "train")
+    (table,) = only(read_data_file(first, data_dir), SeriesTable)
+    targets = [recipe.series.features.index(name) for name in recipe.series.targets]
+    return np.asarray(np.nanstd(table.values[:, targets], axis=0), np.float64)
+
+
+def evaluate(
+    spec: PackageSpec,
+    examples: Sequence[Example],
+    predict: Predict,
+    deviation: npt.NDArray[np.float64] | None = None,
+) -> dict[str, float]:
     """Scores a package: accuracy and macro F1 for sentiment; accuracy for plain tags given the data's tokens; F1 of
     spans for entities given its tokens, and for words given its text; MAE, MSE and quantile loss beside the seasonal
     naive forecast (last week's, where a week is a whole number of steps) for forecasts from origins all over a series.
+
+    Args:
+        deviation: Of a forecast's targets; with it the squared error in standard units is measured too.
 
     Raises:
         InvalidArgument: The examples are of another task, or a series is too short to forecast from.
@@ -75,7 +98,7 @@ def evaluate(spec: PackageSpec, examples: Sequence[Example], predict: Predict) -
         case TagSpec():
             return _tags(spec, only(examples, TaggedTokens), predict)
         case ForecastSpec():
-            return _forecast(spec, only(examples, SeriesTable), predict)
+            return _forecast(spec, only(examples, SeriesTable), predict, deviation)
 
 
 def _sentiment(spec: SentimentSpec, examples: Sequence[LabelledText], predict: Predict) -> dict[str, float]:
@@ -103,7 +126,12 @@ def _tags(spec: TagSpec, examples: Sequence[TaggedTokens], predict: Predict) -> 
     )
 
 
-def _forecast(spec: ForecastSpec, examples: Sequence[SeriesTable], predict: Predict) -> dict[str, float]:
+def _forecast(
+    spec: ForecastSpec,
+    examples: Sequence[SeriesTable],
+    predict: Predict,
+    deviation: npt.NDArray[np.float64] | None,
+) -> dict[str, float]:
     horizon, season = spec.default_horizon, _season_steps(spec.series.frequency)
     history = max(spec.history, season)
     series: list[Series] = []
@@ -122,7 +150,10 @@ def _forecast(spec: ForecastSpec, examples: Sequence[SeriesTable], predict: Pred
     answers = predict.forecast(series)
     quantiles = {level: np.array([answer.quantiles[repr(level)] for answer in answers]) for level in spec.quantiles}
     means = np.array([answer.mean for answer in answers])
-    return forecast_errors(np.stack(actual), means, quantiles, np.stack(naive))
+    errors = forecast_errors(np.stack(actual), means, quantiles, np.stack(naive))
+    if deviation is not None:
+        errors[f"standardised_mse at {horizon}"] = float(np.nanmean(((np.stack(actual) - means) / deviation) ** 2))
+    return errors
 
 
 def _columns(table: SeriesTable, spec: ForecastSpec) -> Sequence[str]:

@@ -41,7 +41,7 @@ class Objective(Protocol[ModelT_contra, BatchT]):
 
     def calibrate(self, model: ModelT_contra) -> None:
         """Changes the model's head so that on the development part its probabilities or intervals mean what they say.
-        What it answers stays the same."""
+        What it answers stays the same, unless the recipe asks for more."""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from torch import nn
 from conveyor.features.text import TextEncoder
 from conveyor.features.vocabulary import Vocabulary
 from conveyor.nn.models import SequenceClassifier, SequenceTagger, SeriesForecaster
-from conveyor.spec import ForecastSpec, PackageSpec
+from conveyor.spec import PackageSpec
 from conveyor.training.auxiliary import AuxiliaryTagger, plain_tagger
 from conveyor.training.channels import Channels, one_channel, shared_spec, side_by_side
 from conveyor.training.examples import ExampleT, LabelledText, SeriesTable, TaggedTokens
@@ -128,30 +128,16 @@ def _plan_forecast(recipe: ForecastRecipe, data_dir: Path, device: torch.device)
     inputs = [{"input": {"values": _with_nulls(table.values[: spec.history])}} for table in _joined(dev)]
     if recipe.training.channels == "shared":
         learned = one_channel(spec)
-        learner = _forecaster(learned, recipe).to(device)
+        learner = SeriesForecaster(learned, recipe.training.dropout).to(device)
         # the first file is the one that is scored; those after it only add series to learn from
         scored = Channels.of(train_part[0])
         apart = {name: [one for table in tables for one in scored.apart(table)] for name, tables in dev.items()}
         pieces = [one for table in train_part for one in Channels.of(table).apart(table)]
         objective = ForecastObjective(learned, pieces, apart, recipe.training, device)
         return Plan(shared_spec(spec), learner, objective, inputs, lambda model: side_by_side(model, spec))
-    learner = _forecaster(spec, recipe).to(device)
+    learner = SeriesForecaster(spec, recipe.training.dropout).to(device)
     objective = ForecastObjective(spec, train_part, dev, recipe.training, device)
     return Plan(spec, learner, objective, inputs)
-
-
-def _forecaster(spec: ForecastSpec, recipe: ForecastRecipe) -> SeriesForecaster:
-    """A new network. With `memory` its cells begin with lives of all lengths up to that (Tallec & Ollivier 2018, "Can
-    recurrent neural networks warp time?", section 2): forget gates' biases drawn, input gates' the opposite."""
-    model = SeriesForecaster(spec, recipe.training.dropout)
-    if spec.recurrent.cell == "lstm" and recipe.training.memory > 1:
-        with torch.no_grad():
-            for name, bias in model.recurrent.named_parameters():
-                if "bias_ih" in name:
-                    enter, forget, *_ = torch.chunk(bias, 4)
-                    forget.copy_(torch.log(torch.empty_like(forget).uniform_(1, recipe.training.memory)))
-                    enter.copy_(-forget)
-    return model
 
 
 def _joined(parts: Mapping[str, Sequence[ExampleT]]) -> list[ExampleT]:

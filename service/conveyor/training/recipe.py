@@ -82,7 +82,7 @@ class DataFile(_Table):
 class ColumnRecipe(_Table):
     """A column of `model.toml`, with the rule for its vocabulary in place of its size."""
 
-    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram"]
+    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram"]
     length: int | None = None
     dim: int
     min_count: int = Field(default=1, ge=1, description="entries seen less often in training are unknown")
@@ -143,11 +143,23 @@ class TagTraining(Training):
     rows: int = Field(ge=1, description="most rows of a batch")
     max_steps: int = Field(ge=1, description="longer texts are cut into pieces for training; they are scored whole")
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of ids made unknown in training")
+    identity_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of tokens whose first column alone is made unknown in training: known by looks, as new "
+        "words are",
+    )
     substitution: float = Field(
         default=0.0,
         ge=0,
         lt=1,
         description="share of words replaced in each epoch by another word of the same tag; those tagged O never are",
+    )
+    balance: bool = Field(
+        default=False,
+        description="with `calibrate`, move the score of O to where F1 on the development part is best: rare entities "
+        "are else given up too easily",
     )
     auxiliary: float = Field(
         default=0.0,
@@ -167,13 +179,11 @@ class ForecastTraining(Training):
     smooth: float = Field(
         default=0.2, gt=0, description="deviations within which the mean's loss is quadratic: large for least squares"
     )
+    teacher: float = Field(
+        default=0.0, ge=0, le=1, description="share of the mean's loss that is its distance to a linear forecast"
+    )
     near: float = Field(
         default=0.0, ge=0, description="power by which a step's error counts less the further ahead it is; 0: all alike"
-    )
-    memory: int = Field(
-        default=1,
-        ge=1,
-        description="longest time, in steps, that an LSTM's cells begin by remembering",
     )
     score: Literal["mae_ratio", "mse"] = Field(
         default="mae_ratio", description="what chooses: error beside the seasonal naive one, or standardised square"

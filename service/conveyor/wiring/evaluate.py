@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from conveyor.domain import Answer, Forecast, Sentiment, Series, Tagging
@@ -15,7 +17,7 @@ from conveyor.gateway.call import Call
 from conveyor.gateway.gateway import Gateway
 from conveyor.settings import ServeSettings
 from conveyor.spec import PackageSpec
-from conveyor.training.evaluate import dev_parts, read_part
+from conveyor.training.evaluate import dev_parts, deviations, read_part
 from conveyor.training.evaluate import evaluate as score
 from conveyor.training.examples import Example
 from conveyor.training.recipe import load_recipe
@@ -49,7 +51,8 @@ def evaluate(settings: ServeSettings, model: str, version: str | None, data: Pat
         try:
             spec = runner.run(load_model(core, settings, model, version))
             predict = _Served(core.gateway, runner, spec, version)
-            return {name: score(spec, part, predict) for name, part in _parts(spec, data).items()}
+            parts, deviation = _parts(spec, data)
+            return {name: score(spec, part, predict, deviation) for name, part in parts.items()}
         finally:
             runner.run(_drain(core))
 
@@ -62,10 +65,12 @@ async def _build(settings: ServeSettings) -> Core:
     return build_core(settings, engine_lost)
 
 
-def _parts(spec: PackageSpec, data: Path) -> Mapping[str, Sequence[Example]]:
+def _parts(spec: PackageSpec, data: Path) -> tuple[Mapping[str, Sequence[Example]], npt.NDArray[np.float64] | None]:
+    """What to score, and where a recipe tells, the deviations of a forecast's targets."""
     if data.is_file():
-        return {data.name: read_part(data, spec.task)}
-    return dev_parts(load_recipe(find_recipe(spec.name)), data)
+        return {data.name: read_part(data, spec.task)}, None
+    recipe = load_recipe(find_recipe(spec.name))
+    return dev_parts(recipe, data), deviations(recipe, data)
 
 
 class _Served:

@@ -115,6 +115,16 @@ def test_characters_are_tokens_and_pair_with_the_next() -> None:
     assert ([0, 2], [1, 3]) == (encoded.starts.tolist(), encoded.ends.tolist())
 
 
+def test_characters_join_with_the_next_two() -> None:
+    """End markers stand for what is missing after the last; counting sees the same entries."""
+    columns = (ColumnSpec(kind="token", size=50, dim=2), ColumnSpec(kind="trigram", size=50, dim=2))
+    spec = TextSpec(tokenizer="character", columns=columns)
+    entries = ["中 A B", "A B </s>", "B </s> </s>"]
+    encoded = TextEncoder(spec, Vocabulary({"token": ["中"], "trigram": entries})).encode("中 Ａ\nB")
+    assert [2, 3, 4] == encoded.ids[:, 1].tolist()
+    assert dict.fromkeys(entries, 1) == count_entries(spec, ["中 Ａ\nB"])["trigram"]
+
+
 def test_more_distinct_tokens_than_the_cache_holds_are_encoded() -> None:
     """Forgetting what was cached changes no id."""
     encoder = encoder_of(LOWER, "w1 w70000")

@@ -26,6 +26,7 @@ from conveyor.spec import (
 )
 from conveyor.training.auxiliary import AuxiliaryTagger, plain_tagger
 from conveyor.training.examples import LabelledText, SeriesTable, TaggedTokens
+from conveyor.training.linear import LinearForecaster
 from conveyor.training.objectives.forecast import ForecastBatch, ForecastObjective, origins
 from conveyor.training.objectives.sentiment import SentimentObjective
 from conveyor.training.objectives.tagging import TagBatch, TaggingObjective, auxiliary_tags, word_tags
@@ -193,11 +194,16 @@ def forecasting(
     return ForecastObjective(spec, [table], {"dev": [table]}, training, CPU), spec
 
 
+def one_step(targets: Tensor) -> ForecastBatch:
+    """A window of a step, with what came after it."""
+    first = torch.tensor([0])
+    return ForecastBatch(torch.zeros(1, 1, 4), first + 1, first, targets, torch.ones(1, 1, 1, 1), torch.empty(0))
+
+
 def test_the_loss_of_a_forecast_by_hand() -> None:
     """Smooth L1 with beta 0.2 for the mean, the mean pinball loss for the quantiles, nothing for what is missing."""
     objective, spec = forecasting()
-    targets = torch.tensor([[[[1.0], [float("nan")]]]])
-    batch = ForecastBatch(torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), targets, torch.ones(1, 1, 1, 1))
+    batch = one_step(torch.tensor([[[[1.0], [float("nan")]]]]))
     loss = objective.loss(Constant(spec, [0.5, 0.0, 1.5]), batch)
     mean, pinball = 0.5 - 0.1, (0.1 * 1.0 + 0.1 * 0.5) / 2
     assert mean + pinball == pytest.approx(loss.item())
@@ -206,9 +212,7 @@ def test_the_loss_of_a_forecast_by_hand() -> None:
 def test_the_mean_is_quadratic_near_the_truth() -> None:
     """An error of half of beta costs a quarter of beta's half."""
     objective, spec = forecasting()
-    batch = ForecastBatch(
-        torch.zeros(1, 1, 4), torch.tensor([1]), torch.tensor([0]), torch.zeros(1, 1, 2, 1), torch.ones(1, 1, 1, 1)
-    )
+    batch = one_step(torch.zeros(1, 1, 2, 1))
     assert 0.5 * 0.1**2 / 0.2 == pytest.approx(objective.loss(Constant(spec, [0.1, 0.0, 0.0]), batch).item())
 
 
@@ -359,3 +363,63 @@ def test_a_second_head_learns_the_tags_of_the_data() -> None:
     alone = objective.loss(plain_tagger(model), batch)
     second = torch.nn.functional.cross_entropy(model.both(batch.ids, batch.lengths)[1][0], batch.auxiliary[0])
     assert (alone + 0.5 * second).item() == pytest.approx(objective.loss(model, batch).item())
+
+
+def test_a_teacher_pulls_the_mean_towards_its_forecast() -> None:
+    """On a ramp a linear forecaster is nearly right, and with it alone what truly came counts for nothing."""
+    ramp = np.stack([np.zeros(40), np.arange(40.0)], axis=1)
+    objective, _ = forecasting(table=SeriesTable(("a", "b"), ramp), teacher=1.0, missing=0.0)
+    (batch, *_) = objective.epoch(np.random.default_rng(0))
+    torch.testing.assert_close(batch.targets, batch.guides, atol=0.3, rtol=0.1)
+
+
+def test_a_linear_forecaster_goes_on_with_a_wave() -> None:
+    """A sine is a linear function of its past; steps whose past has a gap have no forecast."""
+    wave = np.sin(np.arange(400) / 24 * 2 * np.pi)
+    forecaster = LinearForecaster([wave[:300]], lookback=48, horizon=12)
+    found = forecaster.forecast(wave, np.array([320]))
+    np.testing.assert_allclose(wave[321:333], found[0], atol=0.2)
+    wave[310] = np.nan
+    assert np.isnan(forecaster.forecast(wave, np.array([320]))).all()
+    with pytest.raises(ValueError, match="60 steps"):
+        LinearForecaster([wave[:59]], lookback=48, horizon=12)
+
+
+def test_a_hidden_word_keeps_its_looks() -> None:
+    """Of a share of tokens the first column is unknown, the others stay."""
+    columns = (ColumnSpec(kind="token", size=9, dim=2), ColumnSpec(kind="shape", size=9, dim=2))
+    text = TextSpec(tokenizer="word", columns=columns)
+    spec = TagSpec(**package(text), task="tag", scheme="bio", labels=("O", "B-x"))  # type: ignore[arg-type]
+    words = TextEncoder(text, Vocabulary.build({"token": Counter(["a", "B"]), "shape": Counter("xX")}, columns))
+    examples = [TaggedTokens(("a", "B") * 20, ("O", "B-x") * 20)]
+    training = TagTraining.model_validate(TEXT | {"max_steps": 99, "identity_dropout": 0.5})
+    objective = TaggingObjective(spec, words, "tags", examples, {}, training, CPU)
+    (batch,) = objective.epoch(np.random.default_rng(0))
+    assert {1, 2, 3} == set(batch.ids[0, :, 0].tolist())
+    assert {2, 3} == set(batch.ids[0, :, 1].tolist())
+
+
+def test_o_is_moved_to_where_f1_is_best() -> None:
+    """A tagger that says O of everything finds the entities it nearly found."""
+    text = text_spec("word")
+    spec = TagSpec(**package(text), task="tag", scheme="bio", labels=("B-x", "O"))  # type: ignore[arg-type]
+    examples = [TaggedTokens(("a", "b"), ("B-x", "O"))]
+    training = TagTraining.model_validate(TEXT | {"balance": True})
+    objective = TaggingObjective(spec, encoder("word", "a b"), "tags", examples, {"dev": examples}, training, CPU)
+    torch.manual_seed(0)
+    model = SequenceTagger(spec).eval()
+    with torch.no_grad():
+        first, second = model(objective_ids(examples, encoder("word", "a b")), torch.tensor([2]))[0]
+        difference = (second - first)[1] - (second - first)[0]
+        model.head.weight.mul_(torch.sign(difference) / difference.abs() * 2)
+        model.head.bias.copy_(torch.tensor([0.0, 0.0]))
+        emissions = model(objective_ids(examples, encoder("word", "a b")), torch.tensor([2]))[0]
+        middle = float((emissions[:, 1] - emissions[:, 0]).mean())
+        model.head.bias.copy_(torch.tensor([0.0, 1.6 - middle]))
+        assert 0.0 == objective.measure(model)["score"]
+        objective.calibrate(model)
+        assert 1.0 == objective.measure(model)["score"]
+
+
+def objective_ids(examples: list[TaggedTokens], words: TextEncoder) -> Tensor:
+    return torch.from_numpy(words.encode_tokens(examples[0].tokens).ids)[None]

@@ -19,7 +19,7 @@ from conveyor.nn.models import build
 from conveyor.repository.package import read_package
 from conveyor.repository.samples import difference
 from conveyor.repository.weights import read_tensors
-from conveyor.training.evaluate import dev_parts, evaluate, read_part
+from conveyor.training.evaluate import dev_parts, deviations, evaluate, read_part
 from conveyor.training.predictor import Predictor, result_object
 from conveyor.training.recipe import load_recipe
 from conveyor.training.train import train
@@ -244,6 +244,11 @@ def test_evaluation_agrees_with_the_card(package: Path) -> None:
         assert f"own dev part: {name} | {measures[name]:.4g} |" in card
     if package.parent.name == "tiny-forecast":
         assert {"mae", "mse", "quantile_loss", "coverage_80", "naive_mae", "mae_ratio"} == set(measures)
+        recipe = load_recipe(folder / "tiny-forecast.toml")
+        deviation = deviations(recipe, folder)
+        assert deviation is not None
+        in_units = evaluate(read_package(package).spec, parts["own dev part"], Direct(package), deviation)
+        assert measures["mse"] / deviation[0] ** 2 == pytest.approx(in_units["standardised_mse at 4"])
 
 
 def test_a_data_file_alone_can_be_scored(package: Path) -> None:

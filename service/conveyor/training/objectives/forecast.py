@@ -16,6 +16,7 @@ from conveyor.features.series import SeriesEncoder
 from conveyor.nn.models import SeriesForecaster
 from conveyor.spec import ForecastSpec
 from conveyor.training.examples import SeriesTable
+from conveyor.training.linear import LinearForecaster
 from conveyor.training.measures import forecast_errors, level_pairs, seasonal_naive
 from conveyor.training.recipe import ForecastTraining
 
@@ -32,6 +33,7 @@ class ForecastBatch:
     steps: int64 [origins], the steps to forecast from.
     targets: float32 [rows, origins, horizon, targets], standardised as of their origin; NaN where missing.
     weights: float32 [rows, origins, 1, targets], what an error of one deviation counts.
+    guides: float32, as `targets`, what the teacher forecasts; empty without one.
     """
 
     inputs: Tensor
@@ -39,6 +41,7 @@ class ForecastBatch:
     steps: Tensor
     targets: Tensor
     weights: Tensor
+    guides: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +84,10 @@ class ForecastObjective:
         self._weights = np.array([len(table.values) - self._needed + 1 for table in self._train], dtype=np.float64)
         self._deviation = np.nanstd(np.concatenate([table.values[:, self._targets] for table in train]), axis=0)
         self._dev = dev
+        self._teacher: LinearForecaster | None = None
+        if training.teacher:
+            columns = [column for table in train for column in (table.values[:, self._targets] / self._deviation).T]
+            self._teacher = LinearForecaster(columns, training.warm_steps + 1, spec.horizon)
 
     def num_batches(self) -> int:
         return self._training.batches
@@ -94,6 +101,10 @@ class ForecastObjective:
         seen = torch.isfinite(batch.targets)
         actual = torch.where(seen, batch.targets, 0.0)[..., None]
         mean = F.smooth_l1_loss(outputs[..., :1], actual, reduction="none", beta=self._training.smooth)
+        if self._teacher is not None:
+            guides = torch.where(torch.isfinite(batch.guides), batch.guides, 0.0)[..., None]
+            distance = F.smooth_l1_loss(outputs[..., :1], guides, reduction="none", beta=self._training.smooth)
+            mean = torch.lerp(mean, distance, self._training.teacher)
         levels = torch.tensor(self._spec.quantiles, dtype=outputs.dtype, device=outputs.device)
         gap = actual - outputs[..., 1:]
         pinball = torch.maximum(levels * gap, (levels - 1) * gap)
@@ -136,11 +147,11 @@ class ForecastObjective:
         steps = np.sort(
             rng.choice(np.arange(training.warm_steps, training.window_steps), training.origins, replace=False)
         )
-        inputs, targets, weights = [], [], []
+        inputs, targets, weights, guides = [], [], [], []
         for _ in range(training.rows):
             table, first = self._window(rng)
             values = table.values[first : first + self._needed]
-            if rng.random() < training.mixing:
+            if training.mixing and rng.random() < training.mixing:
                 values = self._mixed(values, first, rng)
             hidden = rng.random(values.shape) < training.missing * rng.random()
             start = None if rng.random() < training.calendar_dropout else table.time_of(first)
@@ -152,6 +163,10 @@ class ForecastObjective:
             standard = self._encoder.standardise(ahead, encoded.loc[steps][:, None, :], scale)
             inputs.append(encoded.inputs)
             targets.append(standard.astype(np.float32))
+            if self._teacher is not None:
+                taught = [self._teacher.forecast(column, steps) for column in values[:, self._targets].T]
+                guide = self._encoder.standardise(np.stack(taught, axis=-1), encoded.loc[steps][:, None, :], scale)
+                guides.append(guide.astype(np.float32))
             in_series = training.weighting == "series"
             weights.append((scale / self._deviation if in_series else np.ones_like(scale)).astype(np.float32))
         return ForecastBatch(
@@ -160,6 +175,7 @@ class ForecastObjective:
             torch.from_numpy(steps).to(self._device),
             torch.from_numpy(np.stack(targets)).to(self._device),
             torch.from_numpy(np.stack(weights)).to(self._device),
+            torch.from_numpy(np.stack(guides)).to(self._device) if guides else torch.empty(0),
         )
 
     def _window(self, rng: np.random.Generator) -> tuple[SeriesTable, int]:

@@ -26,6 +26,7 @@ from conveyor.training.recipe import TagTraining
 __all__ = ["TagBatch", "TaggingObjective", "auxiliary_tags", "word_tags"]
 
 _TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
+_SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 _CALIBRATED_ROWS = 400  # of each part, for each temperature
 
 
@@ -103,6 +104,9 @@ class TaggingObjective:
         for members in self._batches(pieces, rng):
             ids = pad([pieces[index].ids for index in members])
             hidden = hide_tokens(ids, self._training.word_dropout, UNKNOWN, rng)
+            if self._training.identity_dropout:
+                hidden = hidden.copy()
+                hidden[..., :1] = hide_tokens(hidden[..., :1], self._training.identity_dropout, UNKNOWN, rng)
             auxiliary = pad([pieces[index].auxiliary for index in members])
             yield TagBatch(
                 torch.from_numpy(hidden).to(self._device),
@@ -145,7 +149,9 @@ class TaggingObjective:
     @torch.no_grad()
     def calibrate(self, model: SequenceTagger) -> None:
         """Divides all scores, those of a CRF too, by the temperature with the least calibration error on the
-        development parts; the best path stays the best."""
+        development parts; the best path stays the best. With `balance` the score of O is moved before that."""
+        if self._training.balance:
+            self._balance(model)
         scaled = [model.head.weight, model.head.bias, *(model.crf.parameters() if model.crf is not None else ())]
         original = [parameter.clone() for parameter in scaled]
         rows = [row for part in self._dev.values() for row in part[:: max(1, len(part) // _CALIBRATED_ROWS)]]
@@ -158,6 +164,15 @@ class TaggingObjective:
         best = min(errors, key=errors.__getitem__)
         for parameter, value in zip(scaled, original, strict=True):
             parameter.copy_(value / best)
+
+    def _balance(self, model: SequenceTagger) -> None:
+        outside = self._label_ids["O"]
+        original = float(model.head.bias[outside])
+        scores = {}
+        for shift in _SHIFTS:
+            model.head.bias[outside] = original - shift
+            scores[shift] = self.measure(model)["score"]
+        model.head.bias[outside] = original - max(scores, key=scores.__getitem__)
 
     def _spans(self, tags: Sequence[str], row: _Row) -> list[tuple[int, int, str]]:
         return spans_from_tags(tags, self._spec.scheme, row.breaks)
