@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -64,13 +65,12 @@ class TorchStates:
         rows, computed, steps = len(slots), *inputs.shape[:2]
         with inference():
             # Filler goes on from some state too, which is then dropped.
-            parts: Sequence[Tensor] = self._gather(np.concatenate([slots, np.broadcast_to(slots[:1], computed - rows)]))
+            filled = np.concatenate([slots, slots[:1].repeat(computed - rows)]) if computed > rows else slots
+            parts: Sequence[Tensor] = self._gather(filled)
             if steps:
                 parts = self._advance(torch.from_numpy(inputs).to(self._device), parts)
             parts = [part[:rows] for part in parts]
-            # A sum is finite if all of it is: states are far too small to add up to infinity.
-            sums = sum(part.sum(dim=1) for part in parts[1:]) + parts[0].sum(dim=1)
-            finite = np.isfinite(sums.cpu().numpy())
+            finite = self._finite(parts)
             forecasts = np.empty((0, *self.forecast_shape), dtype=np.float32)
             if wanted.any():
                 h = parts[-self._parts_of_layer]
@@ -105,6 +105,14 @@ class TorchStates:
             x, state = stack.call(cast(nn.ModuleDict, layer)["forwards"], x, state)
             after += [part[0] for part in state] if isinstance(state, tuple) else [state[0]]
         return after
+
+    def _finite(self, parts: Sequence[Tensor]) -> npt.NDArray[np.bool_]:
+        """Which rows are free of NaN and infinity: bool [rows]."""
+        # A sum is finite if all of it is: states are far too small to add up to infinity.
+        if math.isfinite(sum(float(part.sum()) for part in parts)):
+            return np.ones(len(parts[0]), dtype=np.bool_)
+        rows = torch.stack([part.sum(dim=1) for part in parts]).sum(dim=0)
+        return np.asarray(np.isfinite(rows.cpu().numpy()), np.bool_)
 
     def _gather(self, slots: npt.NDArray[np.int32]) -> list[Tensor]:
         """[slots, hidden] of each part."""

@@ -21,6 +21,8 @@ ABSENT: Final = -1
 _REMOVED: Final = -2
 
 _FEWEST_CELLS: Final = 64
+# Cells that are looked at together, behind the one where a key belongs.
+_WINDOW: Final = np.arange(1, 9)
 # In use, removed ones included; with more, searches become long. Rebuilt, it is emptier than that, so that keys that
 # come and go do not have it rebuilt again and again.
 _FULLEST: Final = 0.6
@@ -46,18 +48,24 @@ class KeyIndex:
         # Most stand where they belong, or are not there.
         looking = np.flatnonzero((found != ABSENT) & ~self._have(found, wanted, keys))
         while len(looking):
-            cells[looking] = (cells[looking] + 1) & self._mask
-            found[looking] = rows = self._cells[cells[looking]]
-            looking = looking[(rows != ABSENT) & ~self._have(rows, wanted[looking], keys)]
+            # The others are looked for in several cells at once: a search by single ones is as long as the longest.
+            window = (cells[looking, None] + _WINDOW) & self._mask
+            rows = self._cells[window]
+            hit = self._have(rows, wanted[looking, None], keys)
+            place = np.where(hit.any(axis=1), hit.argmax(axis=1), 0)
+            is_there = hit[np.arange(len(looking)), place]
+            found[looking] = np.where(is_there, rows[np.arange(len(looking)), place], ABSENT)
+            looking = looking[~is_there & (rows != ABSENT).all(axis=1)]
+            cells[looking] += len(_WINDOW)
         return found
 
     @staticmethod
     def _have(rows: npt.NDArray[np.int32], wanted: Keys, keys: Keys) -> npt.NDArray[np.bool_]:
         """Whether rows have these keys; what is no row has none."""
         if not len(keys):
-            return np.zeros(len(rows), dtype=np.bool_)
+            return np.zeros(rows.shape, dtype=np.bool_)
         # A row below 0 counts from the end, and is sorted out. Word by word: numpy is slow over axes of two.
-        same = (keys[rows, 0] == wanted[:, 0]) & (keys[rows, 1] == wanted[:, 1]) & (rows >= 0)
+        same = (keys[rows, 0] == wanted[..., 0]) & (keys[rows, 1] == wanted[..., 1]) & (rows >= 0)
         return np.asarray(same, np.bool_)
 
     def add(self, rows: npt.NDArray[np.int32], keys: Keys) -> None:

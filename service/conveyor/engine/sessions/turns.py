@@ -61,6 +61,7 @@ class SessionTurns:
         self._options = options
         self._outbox = outbox
         self._clock = clock
+        self._no_units = encoder.units(self._life.table.scaling(np.empty(0, dtype=np.int32)))
         self._share: FairShare[str] = FairShare()
         # Sessions of an execution, and sessions × steps of a chunk.
         self._short_budget = StepBudget(options.step_rows)
@@ -273,7 +274,7 @@ class SessionTurns:
         table.use(sessions, self._clock())
         forecast_rows = np.flatnonzero(wanted)
         asking = sessions if len(forecast_rows) == len(sessions) else sessions[forecast_rows]
-        loc, scale = self._encoder.units(table.scaling(asking))
+        loc, scale = self._encoder.units(table.scaling(asking)) if len(asking) else self._no_units
         times = zip(table.start_us[asking].tolist(), table.offset_us[asking].tolist(), strict=True)
         self._outbox.send(
             SessionResults(

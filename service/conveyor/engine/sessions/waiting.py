@@ -46,15 +46,18 @@ class WaitingSteps:
     def add(self, rows: WaitingRows, values: npt.NDArray[np.float64]) -> None:
         """Adds rows behind those there are. values: float64 [sum of lengths, features], which is copied."""
         lengths = rows["length"]
-        ends = np.cumsum(lengths)
-        single = lengths == 1
-        rows["value"][single] = values[ends[single] - 1]
-        for index in np.flatnonzero(lengths > 1).tolist():
-            end = int(ends[index])
-            self._long[int(rows["id"][index])] = values[end - int(lengths[index]) : end].copy()
+        if len(values) == len(rows) and (lengths == 1).all():
+            rows["value"] = values
+        else:
+            ends = np.cumsum(lengths)
+            single = lengths == 1
+            rows["value"][single] = values[ends[single] - 1]
+            for index in np.flatnonzero(lengths > 1).tolist():
+                end = int(ends[index])
+                self._long[int(rows["id"][index])] = values[end - int(lengths[index]) : end].copy()
         self._added.append(rows)
         self._count += len(rows)
-        self.num_steps += int(lengths.sum())
+        self.num_steps += len(values)
         self._next_deadline = min(self._next_deadline, rows["deadline"].min(initial=math.inf))
 
     def ids(self) -> list[int]:
