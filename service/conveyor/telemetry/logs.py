@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-import threading
 import time
 from typing import Literal, TextIO
 
@@ -42,7 +41,9 @@ class _StandardError(logging.StreamHandler[TextIO]):
         super().__init__(stream)
         self.writes_json = False
         self._waiting: list[str] = []
-        self._writing = threading.RLock()
+        # The one that `emit` is called under: of two locks, one thread could hold each and wait for the other.
+        assert self.lock is not None
+        self._writing = self.lock
 
     def write_line(self, line: str) -> None:
         """Writes one line."""

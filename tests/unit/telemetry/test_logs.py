@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,3 +145,32 @@ def test_a_line_that_nobody_reads_harms_no_one(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.stderr", Gone())
     configure("info")
     _log_request(Code.OK)
+
+
+def test_two_libraries_write_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of ours and a record of the standard library from two threads never wait for each other."""
+    in_record, line_written = threading.Event(), threading.Event()
+
+    class Meeting(io.StringIO):
+        def write(self, text: str) -> int:
+            if "record" in text:
+                in_record.set()
+                line_written.wait(0.2)
+            else:
+                line_written.set()
+            return super().write(text)
+
+    stream = Meeting()
+    monkeypatch.setattr("sys.stderr", stream)
+    configure("info")
+    record = threading.Thread(target=logging.getLogger("grpc").warning, args=("record",), daemon=True)
+    line = threading.Thread(target=structlog.stdlib.get_logger("conveyor.test").info, args=("line",), daemon=True)
+    record.start()
+    in_record.wait()
+    line.start()
+    for thread in (record, line):
+        thread.join(10)
+
+    assert {"record", "line"} == {json.loads(written)["event"] for written in stream.getvalue().splitlines()}
+    assert not record.is_alive()
+    assert not line.is_alive()
