@@ -21,8 +21,8 @@ from conveyor.wire.sessions import SessionResults
 
 __all__ = ["Dispatcher", "RowResult"]
 
-# How long rows wait for company while the engine has others of ours, which it could not leave for them: a block costs
-# both sides as much as ten rows.
+# How long rows wait at most for company while the engine has others of ours, which it could not leave for them: a block
+# costs both sides as much as ten rows.
 _GATHER_S = 0.001
 
 # When to try again where nothing better is known.
@@ -84,7 +84,8 @@ class Dispatcher:
         self._next_id = 0
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Row]] = {}
-        self._flushing: asyncio.Handle
+        # While rows are held back.
+        self._holding: asyncio.TimerHandle | None = None
         self._flushed = -math.inf
         self.sessions = SessionRowsDispatcher(engine, self._take_ids, clock)
         engine.connect(self._on_reply)
@@ -132,10 +133,14 @@ class Dispatcher:
         if not self._outboxes:
             loop = asyncio.get_running_loop()
             held_s = self._flushed + _GATHER_S - self._clock() if len(self._waiters) > len(rows) else 0.0
-            self._flushing = loop.call_later(held_s, self._flush) if held_s > 0.0 else loop.call_soon(self._flush)
+            if held_s > 0.0:
+                self._holding = loop.call_later(held_s, self._flush)
+            else:
+                loop.call_soon(self._flush)
         self._outboxes.setdefault(model, []).extend(rows)
 
     def _flush(self) -> None:
+        self._holding = None
         self._flushed = self._clock()
         outboxes, self._outboxes = self._outboxes, {}
         for model, rows in outboxes.items():
@@ -160,6 +165,11 @@ class Dispatcher:
         return waiter is not None and not waiter.done.done()
 
     def _on_reply(self, reply: Reply) -> None:
+        if self._holding is not None:
+            # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
+            self._holding.cancel()
+            self._holding = None
+            asyncio.get_running_loop().call_soon(self._flush)
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)

@@ -275,7 +275,7 @@ async def test_a_drain_answers_what_was_accepted_and_refuses_what_is_new(form: s
 
 
 async def test_rows_wait_for_company_only_while_the_engine_has_others(form: str) -> None:
-    """What comes to an engine that is busy leaves in few blocks, and with the engine's next answer at the latest."""
+    """What comes to an engine that is busy leaves in few blocks."""
     async with served(form) as bench:
         gate = Gate(bench.executor)
         first = await gate.hold(bench.sums([1]))
@@ -291,3 +291,20 @@ async def test_rows_wait_for_company_only_while_the_engine_has_others(form: str)
 
         assert 50 == sum(sizes)
         assert len(sizes) < 25
+
+
+async def test_rows_that_are_held_back_leave_with_an_answer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that may have become idle is sent what there is, however long it could have waited for company."""
+    monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_S", 600.0)
+    async with served(form) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        sent = bench.rows_sent
+        held = [asyncio.ensure_future(bench.sums([i])) for i in range(5)]
+        await asyncio.sleep(0.01)
+        assert sent == bench.rows_sent
+        gate.open()
+
+        async with asyncio.timeout(60):
+            assert [[1.0], *([float(i)] for i in range(5))] == await asyncio.gather(first, *held)
+        assert [1, 5] == [report.rows for report in bench.reports]
