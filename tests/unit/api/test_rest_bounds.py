@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from conveyor.api.offload import Offload
-from conveyor.api.rest import protocol
+from conveyor.api.rest import door, protocol
 from conveyor.api.rest.app import create_app
 from conveyor.api.rest.server import HttpServer
 from conveyor.api.rest.service import create_metrics_app
@@ -279,6 +279,19 @@ async def test_answers_have_titles_of_their_own(client) -> None:
 
     assert {"SentimentAnswer", "TagAnswer", "ForecastAnswer"} <= set(titles)
     assert sorted(set(titles)) == sorted(titles)
+
+
+async def test_a_body_that_was_read_holds_no_room(gateway, lifecycle, metrics, limits, monkeypatch) -> None:
+    """Only what is being received counts against the room for it, not what waits for its answer."""
+    monkeypatch.setattr(door, "_BODIES_RECEIVED", 1)
+    transport = httpx.ASGITransport(create_app(gateway, lifecycle, metrics, limits, metrics.scrape))
+    large = "x" * 600_000
+    async with httpx.AsyncClient(transport=transport, base_url="http://conveyor") as client:
+        waiting = asyncio.create_task(client.post("/v1/sentiment", json={"inputs": ["wait", large]}))
+        await gateway.waiting.wait()
+        assert 200 == (await client.post("/v1/sentiment", json={"inputs": large})).status_code
+        gateway.released.set()
+        assert 200 == (await waiting).status_code
 
 
 async def test_bytes_that_are_read_at_once_are_bounded() -> None:

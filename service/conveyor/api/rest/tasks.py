@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,7 +14,7 @@ from conveyor.api.offload import num_values
 from conveyor.api.rest.answers import FORECAST_RESULT, SENTIMENT_RESULT, TAG_RESULT, write_answer
 from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
 from conveyor.api.rest.door import Door, send_answer
-from conveyor.api.rest.incoming import Body, Incoming
+from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.parsing import parse_body
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.gateway.call import Call
@@ -68,27 +68,19 @@ class Endpoint(Generic[BodyT, ResultT]):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         incoming = Incoming.of_scope(scope)
-        body = Body(self.door.limits.body_bytes, self.door.received)
-        try:
-            answer = await self.reply(incoming, lambda: body.read(incoming, receive))
-        finally:
-            body.release()
-        await send_answer(answer, scope, receive, send)
-
-    async def reply(self, incoming: Incoming, body: bytes | Callable[[], Awaitable[bytes]]) -> bytes | Response:
-        """The answer to one request: the JSON of its results, or an error.
-
-        Args:
-            body: What receives it, if it is not there yet.
-        """
 
         async def work(call: Call) -> bytes:
-            return await self._answer(body if isinstance(body, bytes) else await body(), call)
+            return await self._answer(await self.door.read(incoming, receive, self._read), call)
 
-        return await self.door.reply(self.task, incoming, work)
+        await send_answer(await self.door.reply(self.task, incoming, work), scope, receive, send)
 
-    async def _answer(self, raw: bytes, call: Call) -> bytes:
-        door = self.door
-        ask = await door.offload.read(len(raw), lambda: self.question(parse_body(self.body_type, raw, door.limits)))
+    async def reply(self, incoming: Incoming, body: bytes) -> bytes | Response:
+        """The answer to one request whose small body is there: the JSON of its results, or an error."""
+        return await self.door.reply(self.task, incoming, lambda call: self._answer(self._read(body), call))
+
+    def _read(self, body: bytes) -> Question[ResultT]:
+        return self.question(parse_body(self.body_type, body, self.door.limits))
+
+    async def _answer(self, ask: Question[ResultT], call: Call) -> bytes:
         answer = await ask(call)
-        return await door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
+        return await self.door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
