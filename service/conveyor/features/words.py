@@ -80,11 +80,13 @@ def stands_alone(piece: str) -> bool:
     """Whether a piece between white space has the same words whatever stands around it.
 
     All but two kinds do: a tag may hold white space (`<br />`), and an initial (`J. Smith`) keeps its point only if
-    something follows.
+    something follows. One may stand right behind letters too, where an address is so long that it ends among them.
     """
     if "<" in piece:
         return False
-    return not (piece[-1:] == "." and piece[-2:-1].isalpha() and not piece[-3:-2].isalpha())
+    if piece[-1:] != "." or not piece[-2:-1].isalpha():
+        return True
+    return piece[-3:-2].isalpha() and "@" not in piece
 
 
 def words(text: str) -> list[str]:

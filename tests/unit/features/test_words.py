@@ -133,7 +133,7 @@ def test_pieces_that_stand_alone_have_the_words_of_the_text(pieces: list[str], s
         assert words(text) == [word for piece in text.split() for word in words(piece)]
 
 
-@pytest.mark.parametrize("piece", ["J.", "(J.", "x/J.", "<br", "/><b>"])
+@pytest.mark.parametrize("piece", ["J.", "(J.", "x/J.", "<br", "/><b>", f"a@{'b' * 63}c."])
 def test_pieces_that_need_their_surroundings(piece: str) -> None:
     """An initial and whatever might be a part of a tag do not stand alone."""
     assert not stands_alone(piece)
