@@ -124,6 +124,19 @@ async def test_a_client_that_asks_first_is_told_to_go_on(client) -> None:
     assert "a" == await client.label()
 
 
+@pytest.mark.parametrize("asked", ["h2c", "websocket", "anything/2"])
+@pytest.mark.parametrize("cut", ["nowhere", "in the head", "before the body", "in the body"])
+async def test_a_wish_for_another_protocol_is_ignored(client, asked, cut) -> None:
+    """A task that comes with `Upgrade` is answered in HTTP/1.1, and its body is a body wherever it is cut."""
+    raw = _post("a", f"Upgrade: {asked}", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAMAAABk")
+    place = {"nowhere": 0, "in the head": 20, "before the body": raw.index(b"{"), "in the body": len(raw) - 3}[cut]
+    await client.send(raw[:place])
+    await asyncio.sleep(0.01)
+    await client.send(raw[place:] + _post("next"))
+
+    assert ["a", "next"] == [await client.label(), await client.label()]
+
+
 async def test_the_first_of_two_equal_headers_counts(client, gateway) -> None:
     """As it does in the framework that answers the other routes."""
     await client.send(_post("a", "X-Request-Id: first", "X-Request-Id: second"))

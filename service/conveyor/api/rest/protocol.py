@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -60,6 +61,8 @@ class Connection(HttpToolsProtocol):
             self._short_paths = {path.encode(): endpoint for path, endpoint in self.app.endpoints.items()}
         self._common: tuple[object, bytes] = (None, b"")
         self._upgraded = False
+        # A request that asks for a protocol we do not speak, until it is read again without its asking.
+        self._declining = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for a request; for one only to refuse it if there are too many connections."""
@@ -78,6 +81,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begins the answer to a request, or if it may go the short path, looks first whether its body is there."""
+        self._declining = self._asks_in_vain()
+        if self._declining:
+            return
         endpoint = self._short_paths.get(self.url)
         if (
             endpoint is not None
@@ -102,6 +108,8 @@ class Connection(HttpToolsProtocol):
 
         uvicorn stops reading above 64 KiB, until the application asks for more.
         """
+        if self._declining:
+            return
         if self._short is not None:
             self._answer_short(*self._short)
             return
@@ -111,7 +119,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on, and does not wait for ever for the rest of a head."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
             body, self._short, self._short_body = self._short_body, None, b""
@@ -149,6 +158,40 @@ class Connection(HttpToolsProtocol):
         """Goes on."""
         self._stop_cutting_off()
         super().resume_writing()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._declining:
+                self._read_again(data[upgrade.args[0] :])
+            elif self._should_upgrade():
+                self.handle_websocket_upgrade()
+        except httptools.HttpParserError:
+            self.logger.warning("a client sent what is not HTTP")
+            self.send_400_response("")
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and super()._should_upgrade()
+
+    def _asks_in_vain(self) -> bool:
+        asks = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return asks and not self._should_upgrade()
+
+    def _read_again(self, rest: bytes) -> None:
+        """Reads a request as if it did not ask for another protocol, which a server is free to ignore.
+
+        The parser takes what follows the head of one that does for that protocol, and so loses the body: Java's client
+        asks for HTTP/2 with every first request of a connection.
+
+        Args:
+            rest: What came behind the head.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        fields = b"".join(b"%b: %b\r\n" % field for field in self.headers if field[0] != b"upgrade")
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, fields, rest))
 
     def _answer_short(self, endpoint: Endpoint[Any, Any], headers: Mapping[bytes, bytes]) -> None:
         body, self._short, self._short_body = self._short_body, None, b""
