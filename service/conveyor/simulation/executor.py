@@ -12,7 +12,8 @@ import numpy as np
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.costs import CostTable
 from conveyor.engine.batching.policy import price_s
-from conveyor.engine.executors.port import Batch, BatchResult
+from conveyor.engine.executors.port import Batch, BatchResult, SessionStates
+from conveyor.errors import InvalidArgument
 from conveyor.wire.messages import Inputs
 from conveyor.wire.port import PlanReport
 
@@ -116,6 +117,10 @@ class SimulatedExecutor:
         assert key in self._loaded
         assert not scan.phases
         return BatchResult({"sum": scan.inputs.sum(keepdims=True, dtype=np.float32)[0]}, stepwise=False)
+
+    def session_states(self, key: ModelKey) -> SessionStates:
+        """There are no sessions here."""
+        raise InvalidArgument(f"model {key.name!r} is simulated, and takes no sessions")
 
     def _spend(self, seconds: float) -> None:
         self._clock.now += seconds * (self._chance.lognormvariate(0.0, self._noise) if self._noise else 1.0)

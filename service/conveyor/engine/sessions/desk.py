@@ -51,6 +51,7 @@ class SessionDesk:
         self.model = model
         self.life = life
         self.waiting = waiting
+        self._num_features = waiting.dtype["value"].shape[0]
         self.long = LongAppends()
         self._encoder = encoder
         self._options = options
@@ -68,6 +69,10 @@ class SessionDesk:
 
     def submit(self, block: SessionBlock) -> None:
         """Takes rows; what can't be taken is answered at once."""
+        if block.values.shape[1] != self._num_features:
+            message = f"values must have {self._num_features} numbers a step"
+            self._refuse(block.ids, InvalidArgument, message)
+            return
         rows = self._to_rows(block)
         taken = self._fitting(block, self._check_values(block))
         if block.opens.any():

@@ -143,7 +143,7 @@ class SessionLife:
     def put(self, row: int, record: Record) -> None:
         """Makes a session be what a record says."""
         rows = np.array([row], dtype=np.int32)
-        self.residence.overwrite(rows, record.state[None])
+        self.residence.put(row, record.state)
         self._set(rows, record)
         self.table.use(rows, self._clock())
 
@@ -243,8 +243,7 @@ class SessionLife:
                 continue
             row = self.table.add(as_keys(np.frombuffer(key, dtype=np.uint8)[None]), now - idle_s)
             self._pinned = np.concatenate([self._pinned, row])
-            self.residence.moved["device"] += 1
-            self.residence.overwrite(row, record.state[None])
+            self.residence.put(int(row[0]), record.state)
             self._set(row, record)
             self.table.saved[row], self.table.unsaved[row] = True, False
 

@@ -101,10 +101,16 @@ class Residence:
             found[on_host] = self._host_states[slots[on_host]]
         return found
 
-    def overwrite(self, rows: Rows, states: StateArray) -> None:
-        """Puts other states in the place of those of these sessions."""
-        self.fetch(rows)
-        self._states.write(self._table.slot[rows], states)
+    def put(self, row: int, state: npt.NDArray[np.float32]) -> None:
+        """Gives a session another state, where it lies; one that lies nowhere goes to the host, for which there is
+        room, until it is used."""
+        rows = np.array([row], dtype=np.int32)
+        if self._table.tier[row] == ON_DEVICE:
+            self._states.write(self._table.slot[rows], state[None])
+            return
+        if self._table.tier[row] == NOWHERE:
+            self._give_host_places(rows)
+        self._host_states[self._table.slot[row]] = state
 
     def release(self, rows: Rows) -> None:
         """Frees the places of states."""
@@ -148,13 +154,8 @@ class Residence:
             self._write_out(rows[direct], states[direct])
             rows, states = rows[~direct], states[~direct]
         self._device.give_back(self._table.slot[rows])
-        missing = len(rows) - self._host.available
-        if missing > 0:
-            self._grow_host(missing)
-        slots = self._host.take(len(rows))
-        self._host_states[slots] = states
-        self._table.slot[rows] = slots
-        self._table.tier[rows] = ON_HOST
+        self._give_host_places(rows)
+        self._host_states[self._table.slot[rows]] = states
         self.moved["host"] += len(rows)
 
     def _room_on_host(self) -> int:
@@ -167,12 +168,16 @@ class Residence:
             # Which also frees their places.
             self._to_disk(rows, states)
 
-    def _grow_host(self, missing: int) -> None:
-        more = max(missing, self._host.capacity // 8)
-        grown = np.empty((self._host.capacity + more, self._states.width), dtype=np.float32)
-        grown[: self._host.capacity] = self._host_states
-        self._host_states = grown
-        self._host.grow(more)
+    def _give_host_places(self, rows: Rows) -> None:
+        missing = len(rows) - self._host.available
+        if missing > 0:
+            more = max(missing, self._host.capacity // 8)
+            grown = np.empty((self._host.capacity + more, self._states.width), dtype=np.float32)
+            grown[: self._host.capacity] = self._host_states
+            self._host_states = grown
+            self._host.grow(more)
+        self._table.slot[rows] = self._host.take(len(rows))
+        self._table.tier[rows] = ON_HOST
 
     def _idle_longest(self, tier: int, count: int, keep: Rows) -> Rows:
         table = self._table

@@ -95,7 +95,7 @@ class SessionTable:
     def remove(self, rows: Rows) -> None:
         """Forgets sessions."""
         self._index.remove(rows, self.keys)
-        self.live[rows] = False
+        self.live[rows] = self.unsaved[rows] = False
         self._rows.give_back(rows)
 
     def use(self, rows: Rows, now: float) -> None:

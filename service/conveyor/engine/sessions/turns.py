@@ -153,14 +153,20 @@ class SessionTurns:
         """Begins appends of several steps, by where they wait."""
         desk, table = self._desk, self._life.table
         now = self._clock()
-        for row in desk.runnable(desk.waiting.take(places)):
+        rows = desk.runnable(desk.waiting.take(places))
+        for index, row in enumerate(rows):
             row_id, session = int(row["id"]), int(row["session"])
+            try:
+                before = None if row["opens"] else self._life.record(session)
+            except OutOfDeviceMemory:
+                desk.waiting.put_back(rows[index:])
+                return
             append = LongAppend(
                 id=row_id,
                 session=session,
                 values=desk.waiting.values(row_id),
                 forecast=bool(row["forecast"]),
-                before=None if row["opens"] else self._life.record(session),
+                before=before,
                 arrival=float(row["arrival"]),
                 started=now,
             )

@@ -202,6 +202,13 @@ def test_an_opening_that_is_wrong_is_refused_and_leaves_nothing(start: Start, as
     assert 1 == live(engine)
 
 
+def test_values_of_another_width_are_refused(start: Start) -> None:
+    """And nothing else happens to the engine."""
+    engine = start()
+    assert "InvalidArgument" == engine.now(Ask(0, key(1), np.ones((1, 1)), opens=True))[0].error
+    assert 1 == engine.now(Ask(1, key(1), ONE, opens=True))[0].steps
+
+
 def test_a_fork_goes_on_from_the_same_state_by_itself(start: Start) -> None:
     """Both give the same forecast then, and each its own later; in the middle of an append it is that of before."""
     engine = start(SessionOptions(slice_s=0.0001))
