@@ -14,7 +14,7 @@ import numpy.typing as npt
 from conveyor.engine.executors.port import SessionStates
 from conveyor.engine.sessions.index import ABSENT, Keys
 from conveyor.engine.sessions.options import SessionOptions
-from conveyor.engine.sessions.record import BadRecord, Record, pack, unpack
+from conveyor.engine.sessions.record import BadRecord, Record, pack_many, unpack
 from conveyor.engine.sessions.residence import Residence, StateArray
 from conveyor.engine.sessions.store import StoredSessions
 from conveyor.engine.sessions.table import Rows, SessionTable, as_keys, key_bytes
@@ -25,7 +25,7 @@ from conveyor.wire.port import SessionCounts
 __all__ = ["SessionLife"]
 
 # Written in one transaction while others wait for the device.
-_SAVED_TOGETHER: Final = 256
+_SAVED_TOGETHER: Final = 128
 _EXPIRED_TOGETHER: Final = 256
 
 
@@ -203,7 +203,7 @@ class SessionLife:
     def save_all(self) -> None:
         """Writes everything that changed; nothing may be under way."""
         if self._stored is not None:
-            while self._save(16 * _SAVED_TOGETHER):
+            while self._save(64 * _SAVED_TOGETHER):
                 pass
 
     @property
@@ -260,7 +260,10 @@ class SessionLife:
         since = self._wall() - self._clock()
         keys = key_bytes(self.table.keys[rows])
         used = (self.table.used_at[rows] + since).tolist()
-        records = [pack(self._record(row, state)) for row, state in zip(rows.tolist(), states, strict=True)]
+        table = self.table
+        scaling = np.stack([table.mean[rows], table.variance[rows], table.weight[rows]], axis=1)
+        steps, starts_us, offsets_us = table.steps[rows], table.start_us[rows], table.offset_us[rows]
+        records = pack_many(steps.tolist(), starts_us.tolist(), offsets_us.tolist(), scaling, states)
         self._stored.save(zip(keys, used, records, strict=True))
         self.table.saved[rows], self.table.unsaved[rows] = True, False
 

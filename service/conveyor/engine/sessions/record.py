@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.errors import InvalidArgument
 
-__all__ = ["BadRecord", "Record", "pack", "sign", "unpack", "verify"]
+__all__ = ["BadRecord", "Record", "pack", "pack_many", "sign", "unpack", "verify"]
 
 # What follows, in which order and meaning; another layout gets another number.
 _SCHEMA = 1
@@ -50,11 +51,29 @@ class Record:
 
 def pack(record: Record) -> bytes:
     """The bytes of a record, little-endian, with a checksum."""
-    header = _HEADER.pack(
-        _SCHEMA, record.scaling.shape[1], len(record.state), record.steps, record.start_us, record.offset_us
-    )
-    body = header + record.scaling.astype("<f8").tobytes() + record.state.astype("<f4").tobytes()
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    return pack_many([record.steps], [record.start_us], [record.offset_us], record.scaling[None], record.state[None])[0]
+
+
+def pack_many(
+    steps: Sequence[int],
+    starts_us: Sequence[int],
+    offsets_us: Sequence[int],
+    scaling: npt.NDArray[np.float64],
+    states: npt.NDArray[np.float32],
+) -> list[bytes]:
+    """The bytes of many records. scaling: float64 [sessions, 3, features]; states: float32 [sessions, width]."""
+    num_features, width = scaling.shape[2], states.shape[1]
+    scaling_raw, states_raw = scaling.astype("<f8").tobytes(), states.astype("<f4").tobytes()
+    scaling_bytes, state_bytes = 24 * num_features, 4 * width
+    found = []
+    for index, numbers in enumerate(zip(steps, starts_us, offsets_us, strict=True)):
+        body = (
+            _HEADER.pack(_SCHEMA, num_features, width, *numbers)
+            + scaling_raw[index * scaling_bytes : (index + 1) * scaling_bytes]
+            + states_raw[index * state_bytes : (index + 1) * state_bytes]
+        )
+        found.append(body + _CHECKSUM.pack(zlib.crc32(body)))
+    return found
 
 
 def unpack(raw: bytes, num_features: int, width: int) -> Record:
