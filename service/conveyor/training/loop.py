@@ -105,7 +105,8 @@ class _Run(Generic[ModelT, BatchT]):
         if resume and self._checkpoint.exists():
             self._restore()
         training, outcome = self._training, self._outcome
-        while self._epoch < training.epochs and self._epoch - outcome.epoch < training.patience:
+        last = training.epochs if training.stop_after is None else min(training.epochs, training.stop_after)
+        while self._epoch < last and self._epoch - outcome.epoch < training.patience:
             began = time.monotonic()
             self._train_epoch()
             self._epoch += 1

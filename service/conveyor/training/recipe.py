@@ -110,6 +110,9 @@ class Training(_Table):
 
     seed: int = Field(default=1, ge=0)
     epochs: int = Field(ge=1)
+    stop_after: int | None = Field(
+        default=None, ge=1, description="epochs after which training ends although the schedule would go on"
+    )
     patience: int = Field(ge=1, description="epochs without a better development score before training stops")
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = Field(gt=0)

@@ -112,6 +112,15 @@ def test_it_stops_when_the_score_no_longer_improves(tmp_path: Path) -> None:
     assert torch.equal(best, fit(LineObjective(scores), constant, tmp_path / "c.pt")[0])
 
 
+def test_it_can_end_before_its_schedule(tmp_path: Path) -> None:
+    """The learning rate is that of the whole schedule: the weights are those the longer training had then."""
+    shorter, outcome = fit(LineObjective(), training(stop_after=2), tmp_path / "a.pt")
+    objective = LineObjective([0.1, 0.5, 0.4, 0.4, 0.4, 0.4])
+    longer, _ = fit(objective, training(), tmp_path / "b.pt")
+    assert (2, 6) == (len(outcome.history), objective.epochs)
+    assert torch.equal(longer, shorter)
+
+
 def test_it_learns(tmp_path: Path) -> None:
     """A few epochs bring the score near its best."""
     _, outcome = fit(LineObjective(), training(epochs=40, patience=40), tmp_path / "a.pt")
