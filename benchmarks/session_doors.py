@@ -111,7 +111,10 @@ def live_streams(num_sessions: int, seconds: float) -> Figures:
         ticks = max(int(seconds * _PER_SECOND), 1)
         values = [[5000.0 + 1000.0 * chance.random() for _ in groups] for _ in range(ticks)]
         plan = [
-            (tick / _PER_SECOND + index / (_PER_SECOND * len(groups)), append_request(server, group, values[tick][index]))
+            (
+                tick / _PER_SECOND + index / (_PER_SECOND * len(groups)),
+                append_request(server, group, values[tick][index]),
+            )
             for tick in range(ticks)
             for index, group in enumerate(groups)
         ]

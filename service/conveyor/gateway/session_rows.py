@@ -1,4 +1,4 @@
-"""Session rows to the engine and answers back: one block a tick of the event loop, arrays from end to end."""
+"""Session rows to the engine and answers back: blocks of what has come, arrays from end to end."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ from conveyor.wire.port import EnginePort
 from conveyor.wire.sessions import KEY_BYTES, SessionBlock, SessionCall, SessionResults, SessionState
 
 __all__ = ["ForecastRows", "Outcomes", "SessionRows", "SessionRowsDispatcher"]
+
+# While the engine has rows of ours, others wait for company until it answers, but no longer than this: a block of one
+# costs both sides as much as one of ten, and a stream brings them one by one. Rows that are many already do not wait.
+_GATHER_S = 0.004
+_MANY = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +128,7 @@ class SessionRowsDispatcher:
         self._clock = clock
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Waiter]] = {}
+        self._flushing: asyncio.Handle | None = None
 
     async def run(self, call: Call, model: ModelKey, rows: SessionRows) -> Outcomes:
         """Has rows applied; each succeeds or fails by itself.
@@ -146,8 +152,10 @@ class SessionRowsDispatcher:
             np.zeros(count, dtype=np.bool_),
         )
         self._waiters.update(dict.fromkeys(range(first_id, first_id + count), waiter))
-        if not self._outboxes:
-            loop.call_soon(self._flush)
+        if count >= _MANY or len(self._waiters) == count:
+            self._flush_in(0.0)
+        elif self._flushing is None:
+            self._flush_in(_GATHER_S)
         self._outboxes.setdefault(model, []).append(waiter)
         timer = None
         if math.isfinite(call.deadline):
@@ -171,8 +179,16 @@ class SessionRowsDispatcher:
         """
         return await self._engine.session(question)
 
+    def _flush_in(self, held_s: float) -> None:
+        """Has rows sent at the end of this tick, or after a time."""
+        loop = asyncio.get_running_loop()
+        if self._flushing is not None:
+            self._flushing.cancel()
+        self._flushing = loop.call_later(held_s, self._flush) if held_s else loop.call_soon(self._flush)
+
     def _flush(self) -> None:
-        """Sends what has come in this tick."""
+        """Sends what has come."""
+        self._flushing = None
         outboxes, self._outboxes = self._outboxes, {}
         for model, waiters in outboxes.items():
             # A caller may have gone between posting and this tick's end.
@@ -196,6 +212,8 @@ class SessionRowsDispatcher:
             last = first + 1 if len(waiter.rows) == 1 else int(np.searchsorted(ids, waiter.end_id))
             _hand_over(waiter, results, order[first:last], place)
             first = last
+        if self._outboxes:
+            self._flush_in(0.0)
 
     def fail(self, row_id: int, error: ConveyorError) -> None:
         """Ends a row without an answer, if it is one of a session that somebody waits for."""

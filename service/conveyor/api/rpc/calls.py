@@ -32,7 +32,7 @@ from conveyor.api.rpc.messages import (
 from conveyor.api.rpc.parsing import parse_message
 from conveyor.api.rpc.proto.conveyor.v1 import conveyor_pb2 as pb
 from conveyor.api.rpc.running import RunningCalls
-from conveyor.api.rpc.session_messages import advances_response, appends_from_message
+from conveyor.api.rpc.session_messages import advances_response, appends_from
 from conveyor.api.rpc.session_stream import SessionStream, StreamDoor
 from conveyor.api.shown import clamp
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
@@ -134,7 +134,7 @@ class _Tasks:
     def append_many(self, request: pb.AppendSessionsRequest) -> Question[Advances]:
         if len(request.items) > self.limits.items:
             check_items(len(request.items), "items", self.limits)
-        appends = appends_from_message(request)
+        appends = appends_from(list(request.items))
         horizon, quantiles = request.horizon or None, list(request.quantiles) or None
 
         async def ask(call: Call) -> Advances:

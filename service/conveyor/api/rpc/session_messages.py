@@ -20,7 +20,7 @@ from conveyor.gateway.observations import Appends, Observations
 __all__ = [
     "advances_response",
     "appended",
-    "appends_from_message",
+    "appends_from",
     "closed",
     "error_response",
     "observations_from",
@@ -47,9 +47,8 @@ def start_from(message: pb.OpenSession) -> datetime | None:
     return parse_start(message.start, field="start") if message.start else None
 
 
-def appends_from_message(request: pb.AppendSessionsRequest) -> Appends:
-    """The columns of a call for many sessions."""
-    items: Sequence[pb.AppendItem] = list(request.items)
+def appends_from(items: Sequence[pb.AppendItem] | Sequence[pb.AppendSession]) -> Appends:
+    """The columns of appends to many sessions."""
     values = [item.values for item in items]
     faults: dict[int, InvalidArgument] = {}
     features = [item.features for item in items]
@@ -119,11 +118,18 @@ def closed(message_id: str, end: SessionEnd) -> pb.SessionResponse:
     return pb.SessionResponse(id=message_id, closed=pb.SessionClosed(session=end.session, steps=end.steps))
 
 
-def error_response(message_id: str, error: ConveyorError) -> pb.SessionResponse:
-    """A message that was refused. error: as it may be shown."""
+def error_response(message_id: str, error: ConveyorError, field: str | None = None) -> pb.SessionResponse:
+    """A message that was refused.
+
+    Args:
+        error: As it may be shown.
+        field: Instead of the error's own.
+    """
     return pb.SessionResponse(
         id=message_id,
-        error=pb.SessionError(error=clamp(error.message), code=error.code, field=clamp(error.field or "")),
+        error=pb.SessionError(
+            error=clamp(error.message), code=error.code, field=clamp(field if field is not None else error.field or "")
+        ),
     )
 
 

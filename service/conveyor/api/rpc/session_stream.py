@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,18 +15,20 @@ from google.protobuf.message import Message
 
 from conveyor.api.deadline import LONGEST_TIMEOUT_S
 from conveyor.api.offload import Offload
-from conveyor.api.outcome import record_message, record_stream, shown_error
+from conveyor.api.outcome import record_message, record_stream, show_failures, shown_error
 from conveyor.api.rpc.parsing import parse_message
 from conveyor.api.rpc.proto.conveyor.v1 import conveyor_pb2 as pb
 from conveyor.api.rpc.running import RunningCalls
 from conveyor.api.rpc.session_messages import (
     appended,
+    appends_from,
     closed,
     error_response,
     observations_from,
     opened,
     start_from,
 )
+from conveyor.domain import SessionAdvance
 from conveyor.errors import Code, ConveyorError, InvalidArgument, PayloadTooLarge
 from conveyor.gateway.call import Call
 from conveyor.gateway.gateway import Gateway
@@ -37,6 +41,14 @@ __all__ = ["SessionStream", "StreamDoor"]
 # Messages of a stream that are read and not yet answered. What comes beyond stays in the connection, and HTTP/2 tells
 # the client to wait.
 _MOST_UNANSWERED: Final = 512
+
+# An append of few values is not asked by itself but with what else has come: what a request costs in the front end is
+# then shared. So many groups may be under way before others wait for one of them to end, and no longer than this.
+_FEW_VALUES: Final = 32
+_GROUPS: Final = 2
+_GATHER_S: Final = 0.004
+
+_ITEM = re.compile(r"items\[\d+\]\.")
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -52,9 +64,24 @@ class StreamDoor:
     offload: Offload
 
 
+# What the appends of a group have in common: the beginning of their sessions' ids, which is the model, the horizon, and
+# the quantile levels.
+_Kind = tuple[str, int, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Small:
+    """An append of few values."""
+
+    id: str
+    append: pb.AppendSession
+    started_s: float
+
+
 @dataclass(slots=True, eq=False)
 class _Last:
-    """The latest message of a session. is_posted: whether its append has gone to the engine as it was read."""
+    """The latest message of a session that is not in a group. is_posted: whether it is an append that has gone to the
+    engine as it was read."""
 
     task: asyncio.Task[None]
     is_posted: bool
@@ -78,6 +105,10 @@ class SessionStream:
         self._read_all = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: dict[str, _Last] = {}
+        self._small: dict[_Kind, list[_Small]] = {}
+        # With the sessions of each.
+        self._groups: dict[asyncio.Task[None], set[str]] = {}
+        self._gathering: asyncio.Handle | None = None
 
     async def serve(self) -> ConveyorError | None:
         """Answers until the client has sent all, then returns None; or what ended the stream before."""
@@ -94,8 +125,11 @@ class SessionStream:
         except ConveyorError as fault:
             error, code = fault, fault.code
         finally:
-            for task in (writing, *self._tasks):
+            self._small.clear()
+            for task in (writing, *self._tasks, *self._groups):
                 task.cancel()
+            if self._gathering is not None:
+                self._gathering.cancel()
             record_stream(Call("forecast", "grpc", self._request_id, NO_DEADLINE), code, started_s)
         return error
 
@@ -131,8 +165,17 @@ class SessionStream:
         kind = message.WhichOneof("request")
         session = getattr(message, kind).session if kind in ("append", "fork", "close") else ""
         before = self._last.get(session)
+        if kind == "append" and before is None and len(message.append.values) <= _FEW_VALUES:
+            self._gather(_Small(message.id, message.append, started_s))
+            return
+        # What was sent before goes first, and a fork or a close is told how it has ended.
+        self._send_groups()
         at_once = kind == "append" and (before is None or before.is_posted)
-        wait_for = None if at_once or before is None else before.task
+        wait_for = set()
+        if kind in ("fork", "close"):
+            wait_for = {group for group, sessions in self._groups.items() if session in sessions}
+        if before is not None and not at_once:
+            wait_for.add(before.task)
         task = asyncio.create_task(self._handle(message, kind, wait_for, started_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -144,15 +187,66 @@ class SessionStream:
         if self._last.get(session) is last:
             del self._last[session]
 
+    def _gather(self, small: _Small) -> None:
+        """Puts an append into the group that it goes with."""
+        append = small.append
+        kind = append.session.rpartition(".")[0], append.horizon, tuple(append.quantiles)
+        self._small.setdefault(kind, []).append(small)
+        if self._gathering is None:
+            loop = asyncio.get_running_loop()
+            if len(self._groups) < _GROUPS:
+                self._gathering = loop.call_soon(self._send_groups)
+            else:
+                self._gathering = loop.call_later(_GATHER_S, self._send_groups)
+
+    def _send_groups(self) -> None:
+        """Sets about what has gathered."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        groups, self._small = self._small, {}
+        for (_, horizon, quantiles), group in groups.items():
+            task = asyncio.create_task(self._advance(group, horizon or None, list(quantiles) or None))
+            self._groups[task] = {small.append.session for small in group}
+            task.add_done_callback(self._on_group)
+
+    def _on_group(self, group: asyncio.Task[None]) -> None:
+        del self._groups[group]
+        if self._small:
+            self._send_groups()
+
+    async def _advance(self, group: Sequence[_Small], horizon: int | None, quantiles: Sequence[float] | None) -> None:
+        """Answers appends of few values to sessions of one model."""
+        call = Call("forecast", "grpc", self._request_id, NO_DEADLINE)
+        appends = appends_from([small.append for small in group])
+        refusal: ConveyorError | None = None
+        try:
+            advances = await self._door.gateway.sessions.append_many(call, appends, horizon, quantiles)
+            show_failures(advances.failures, self._request_id)
+        except Exception as fault:
+            refusal = shown_error(fault, self._request_id)
+        else:
+            steps, expires_in_s = advances.steps.tolist(), advances.expires_in_s.tolist()
+        for item, small in enumerate(group):
+            error = refusal or advances.failures.get(item)
+            if error is None:
+                session, result = small.append.session, advances.results.get(item)
+                response = appended(small.id, SessionAdvance(session, steps[item], expires_in_s[item], result))
+            else:
+                response = error_response(small.id, error, _ITEM.sub("", error.field or ""))
+            record_message(self._door.metrics, call, Code.OK if error is None else error.code, small.started_s)
+            self._answers.append(response.SerializeToString())
+        self._to_write.set()
+
     async def _handle(
-        self, message: pb.SessionRequest, kind: str | None, wait_for: asyncio.Task[None] | None, started_s: float
+        self, message: pb.SessionRequest, kind: str | None, wait_for: set[asyncio.Task[None]], started_s: float
     ) -> None:
         """Answers one message."""
         call = Call("forecast", "grpc", self._request_id, NO_DEADLINE)
         code = Code.CANCELLED
         try:
-            if wait_for is not None:
-                await asyncio.wait((wait_for,))
+            if wait_for:
+                await asyncio.wait(wait_for)
             response = await self._answer(message, kind, call)
             code = Code.OK
         except Exception as fault:
