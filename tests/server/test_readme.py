@@ -22,6 +22,19 @@ def followed_by_answer(kind: str) -> list[tuple[str, str]]:
     return [(text, BLOCKS[index + 1][1]) for index, (found, text) in enumerate(BLOCKS) if found == kind]
 
 
+# Those of sessions follow one another: the second names the session that the first has opened.
+CALLS = [(command, answer) for command, answer in followed_by_answer("bash") if "/v1/sessions" not in command]
+SESSION_CALLS = [(command, answer) for command, answer in followed_by_answer("bash") if "/v1/sessions" in command]
+SESSION = re.compile(r"forecast-electricity\.1\.[0-9a-f]{32}")
+
+
+def call(http: httpx.Client, command: str) -> httpx.Response:
+    """Sends what curl would send."""
+    found = re.fullmatch(r"curl -s http://127\.0\.0\.1:8000(\S+) -d '(.*)'\n", command, re.DOTALL)
+    assert found, command
+    return http.post(found[1], content=found[2].encode())
+
+
 def alike(shown: object, actual: object) -> bool:
     """Equal but for the digits that a plan for another processor may change: a probability by 0.01."""
     if isinstance(shown, dict) and isinstance(actual, dict):
@@ -34,26 +47,36 @@ def alike(shown: object, actual: object) -> bool:
 
 
 def test_there_is_a_curl_and_a_grpc_call_for_each_task() -> None:
-    """Three of each."""
-    assert 3 == len(followed_by_answer("bash"))
-    assert 3 == len(followed_by_answer("python"))
+    """Three of each, and two of sessions."""
+    assert (3, 2) == (len(CALLS), len(SESSION_CALLS))
+    assert 5 == len(followed_by_answer("python"))
 
 
-@pytest.mark.parametrize(("command", "answer"), followed_by_answer("bash"))
+@pytest.mark.parametrize(("command", "answer"), CALLS)
 def test_the_curl_calls_give_the_answers_shown(shipped_http: httpx.Client, command: str, answer: str) -> None:
     """The request of each command, sent as curl would send it."""
-    found = re.fullmatch(r"curl -s http://127\.0\.0\.1:8000(\S+) -d '(.*)'\n", command, re.DOTALL)
-    assert found, command
-    response = shipped_http.post(found[1], content=found[2].encode())
+    response = call(shipped_http, command)
 
     assert 200 == response.status_code, response.text
     assert alike(json.loads(answer), response.json()), response.text
+
+
+def test_the_calls_of_a_session_give_the_answers_shown(shipped_http: httpx.Client) -> None:
+    """One after the other, with the id that opening has answered."""
+    session = ""
+    for command, answer in SESSION_CALLS:
+        response = call(shipped_http, SESSION.sub(session, command))
+        assert 200 == response.status_code, response.text
+        session = response.json()["session"]
+        assert SESSION.fullmatch(session)
+        assert alike(json.loads(SESSION.sub(session, answer)), response.json()), response.text
 
 
 @pytest.mark.parametrize(("program", "answer"), followed_by_answer("python"))
 def test_the_grpc_programs_print_what_is_shown(shipped_server: ServerProcess, program: str, answer: str) -> None:
     """Each program as it stands, but for the port."""
     program = program.replace("127.0.0.1:8001", shipped_server.grpc)
+    program = program.replace("127.0.0.1:8000", shipped_server.http.removeprefix("http://"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
     assert 0 == done.returncode, done.stderr

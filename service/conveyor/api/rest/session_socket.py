@@ -41,7 +41,7 @@ _OVERLOADED: Final = 1013
 class SessionSockets:
     """What answers `/v1/sessions/{id}/stream`, as an ASGI application for WebSockets. Event loop only.
 
-    What a client has sent is applied also if it leaves; its session stays until its idle time is over.
+    What was read is applied also if the client has left; its session stays until its idle time is over.
     """
 
     def __init__(self, gateway: Gateway, door: Door, lifecycle: Lifecycle) -> None:
