@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
+from conveyor.api.rest.protocol import Connection
 from conveyor.errors import Unavailable
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Phase
@@ -186,3 +188,25 @@ async def test_while_draining_a_connection_is_closed_once(client, gateway, lifec
     assert expected == status
     assert ["close"] == [value for name, value in headers if name == "connection"]
     assert b"" == await client.reader.read()
+
+
+@pytest.mark.parametrize("headers", [(), ("Connection: close",)])
+async def test_a_connection_that_is_closed_is_freed_at_once(listening_socket, headers) -> None:
+    """It does not wait for the collector, which comes rarely."""
+
+    def connections() -> int:
+        return sum(type(found) is Connection for found in gc.get_objects())
+
+    gc.collect()
+    before = connections()
+    gc.disable()
+    try:
+        client = await _Client.connect(listening_socket)
+        await client.send(_post("a", *headers))
+        assert "a" == await client.label()
+        client.close()
+        async with asyncio.timeout(60):
+            while connections() > before:  # noqa: ASYNC110  nothing announces it
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()

@@ -78,6 +78,8 @@ class Connection(HttpToolsProtocol):
         self._stop_cutting_off()
         super().connection_lost(exc)
         self._presence.leave()
+        # An exchange refers to its connection: together they would wait for the collector, which comes rarely.
+        self.cycle = None  # type: ignore[assignment]
 
     def on_headers_complete(self) -> None:
         """Begins the answer to a request, or if it may go the short path, looks first whether its body is there."""
@@ -202,11 +204,9 @@ class Connection(HttpToolsProtocol):
             headers,
             self._presence,
         )
-        exchange = ShortExchange(
-            self, endpoint, incoming, body, self._lifecycle, keep_alive=self.parser.should_keep_alive()
-        )
+        exchange = ShortExchange(self, endpoint, incoming, self._lifecycle, keep_alive=self.parser.should_keep_alive())
         self.cycle = exchange  # type: ignore[assignment]
-        task = self.loop.create_task(exchange.answer())
+        task = self.loop.create_task(exchange.answer(body))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -43,7 +43,6 @@ class ShortExchange:
     """One request of a connection and its answer; what uvicorn knows of it is what it knows of its own cycle."""
 
     __slots__ = (
-        "_body",
         "_connection",
         "_endpoint",
         "_incoming",
@@ -59,7 +58,6 @@ class ShortExchange:
         connection: Connection,
         endpoint: Endpoint[Any, Any],
         incoming: Incoming,
-        body: bytes,
         lifecycle: Lifecycle,
         *,
         keep_alive: bool,
@@ -69,15 +67,14 @@ class ShortExchange:
         self._incoming = incoming
         self._lifecycle = lifecycle
         self.keep_alive = keep_alive
-        self._body = body
         self.message_event = _NobodyWaits()
         self.response_complete = False
         self.disconnected = False
 
-    async def answer(self) -> None:
-        """Answers the request."""
+    async def answer(self, body: bytes) -> None:
+        """Answers the request. The connection keeps the exchange until the next one, but not its body."""
         try:
-            reply = await self._endpoint.reply(self._incoming, self._body)
+            reply = await self._endpoint.reply(self._incoming, body)
         except Exception as fault:
             reply = error_response(shown_error(fault, self._incoming.request_id))
         connection = self._connection
