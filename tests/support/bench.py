@@ -22,10 +22,10 @@ MODEL = ModelKey("m", "1")
 class Bench:
     """A loop on a clock that only executions move. Rows over 256 steps are run in chunks."""
 
-    def __init__(self, *, stepwise: bool = False, queue_rows: int = 1000) -> None:
+    def __init__(self, *, stepwise: bool = False, queue_rows: int = 1000, ragged: bool = False) -> None:
         self.clock = FakeClock()
         self.replies: list[Reply] = []
-        self.executor = SummingExecutor(stepwise=stepwise, clock=self.clock)
+        self.executor = SummingExecutor(stepwise=stepwise, clock=self.clock, ragged=ragged)
         self.loop: EngineLoop[SummingScan] = EngineLoop(
             self.executor,
             BacklogLimits(rows=queue_rows, steps=1_000_000),

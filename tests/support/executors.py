@@ -62,6 +62,7 @@ class SummingExecutor:
         stepwise: Answer every step with the sum up to it.
         clock: Moves on by what an execution costs: `call_s` for each call and `row_step_s` for each step of each row.
         room: Rows × steps of an execution beyond which memory runs out.
+        ragged: Whether it says so.
         held_room: Steps of all rows under way in chunks beyond which memory runs out.
     """
 
@@ -76,6 +77,7 @@ class SummingExecutor:
         row_step_s: float = 1e-6,
         room: int = 10**9,
         held_room: int = 10**9,
+        ragged: bool = False,
     ) -> None:
         self.stepwise = stepwise
         self.clock = clock
@@ -83,6 +85,7 @@ class SummingExecutor:
         self.row_step_s = row_step_s
         self.room = room
         self.held_room = held_room
+        self.ragged = ragged
         # What the engine has let go of is free at once.
         self.held: weakref.WeakSet[SummingScan] = weakref.WeakSet()
         self.batches: list[Batch] = []
@@ -107,6 +110,10 @@ class SummingExecutor:
         """A made-up one."""
         assert key in self.loaded
         return PlanReport("summing", self.device, "float32", "made up")
+
+    def is_ragged(self, key: ModelKey) -> bool:
+        """As it was told."""
+        return self.ragged
 
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Zeros."""

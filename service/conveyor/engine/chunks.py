@@ -13,7 +13,7 @@ from conveyor.engine.batching.backlog import Backlog, Row
 from conveyor.engine.batching.budget import StepBudget
 from conveyor.engine.batching.lane import Lane, LaneRow, Scan
 from conveyor.engine.batching.policy import BatchLimits, chunk_steps
-from conveyor.engine.batching.shapes import MOST_STEPS, STEP_BUCKETS, bucket
+from conveyor.engine.batching.shapes import MOST_STEPS, STEP_BUCKETS, bucket, computed_rows
 from conveyor.engine.executors.port import Executor, OutOfDeviceMemory
 from conveyor.engine.outbox import Outbox
 from conveyor.engine.served import Line, Served
@@ -126,10 +126,10 @@ class ChunkRunner(Generic[ScanT]):
     def _run(self, served: Served, phase: int, group: Sequence[LaneRow[ScanT]]) -> None:
         """One chunk of the most urgent rows of a group, as many as there is memory for; rows that fail leave the
         lane."""
-        while len(group) > 1 and bucket(len(group)) * STEP_BUCKETS[0] > self._budget.steps:
+        while len(group) > 1 and computed_rows(len(group), served.costs) * STEP_BUCKETS[0] > self._budget.steps:
             group = group[:-1]
         num_phases = group[0].scan.num_phases
-        rows = bucket(len(group))
+        rows = computed_rows(len(group), served.costs)
         remaining = [begun.scan.remaining_steps(phase) for begun in group]
         fitting = max(self._budget.steps // rows, STEP_BUCKETS[0])
         steps = chunk_steps(rows, num_phases, max(remaining), fitting, served.costs, self._limits.slice_s)
@@ -151,9 +151,10 @@ class ChunkRunner(Generic[ScanT]):
             self._budget.grow()
             seconds = self._clock() - started
             useful = sum(min(steps, left) for left in remaining)
+            computed = rows * (min(steps, max(remaining)) if served.costs.ragged else steps)
             for begun in group:
                 begun.compute_s += seconds / len(group)
-                begun.padding += (rows * steps - useful) / num_phases / len(group)
+                begun.padding += (computed - useful) / num_phases / len(group)
             return
         # Out of the handler: the error would keep what the failed attempt had on the device.
         for begun in group:

@@ -272,7 +272,7 @@ class EngineLoop(Generic[ScanT]):
             batch = assemble(plan)
             result = self._executor.run(model, batch)
             compute_s = self._clock() - started
-            padding = computed_steps(batch.stairs) - sum(row.length for row in rows)
+            padding = 0 if served.costs.ragged else computed_steps(batch.stairs) - sum(row.length for row in rows)
             queue_s = started - np.array([row.arrival for row in rows])
             lengths = batch.lengths[: len(rows)]
             replies = answer(model, rows, lengths, result, queue_s, compute_s, padding, in_chunks=False)

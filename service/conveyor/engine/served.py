@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.backlog import Row
 from conveyor.engine.batching.costs import CostTable
-from conveyor.engine.batching.shapes import bucket
+from conveyor.engine.batching.shapes import computed_rows
 from conveyor.engine.outbox import Outbox
 from conveyor.errors import DeadlineExceeded
 
@@ -45,7 +45,7 @@ class Served:
 
     def is_late(self, row: Row, now: float) -> bool:
         """Whether a row could not be in time even if it ran alone, now."""
-        return row.deadline < now + self.costs.estimate_s(bucket(1), row.length)
+        return row.deadline < now + self.costs.estimate_s(computed_rows(1, self.costs), row.length)
 
     def fail_late(self, rows: Sequence[Row], outbox: Outbox) -> None:
         """Tells rows that the table says they would be late."""

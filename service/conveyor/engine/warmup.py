@@ -16,6 +16,8 @@ __all__ = ["measure_costs"]
 
 # Few points, since the cost is close to a straight line between them: a large model is measured in under a second.
 _ROWS = (2, 16, 64)
+# Where a lone row is computed alone.
+_RAGGED_ROWS = (1, 8, 64)
 _STEPS = (8, 32, 128)
 _REPEATS = 3
 # The cost of a cut is a small difference of two times: one cut alone drowns in their noise.
@@ -37,9 +39,11 @@ def measure_costs(executor: Executor[Any], key: ModelKey, clock: Callable[[], fl
             found.append(clock() - started)
         return min(found)
 
-    table = [[seconds(rows, [Stair(rows, steps)]) for steps in _STEPS] for rows in _ROWS]
-    rows, steps = _ROWS[0], _STEPS[1]
+    ragged = executor.is_ragged(key)
+    points = _RAGGED_ROWS if ragged else _ROWS
+    table = [[seconds(rows, [Stair(rows, steps)]) for steps in _STEPS] for rows in points]
+    rows, steps = points[0], _STEPS[1]
     in_pieces = seconds(rows, [Stair(rows, steps // _PIECES)] * _PIECES)
     measured_s = (in_pieces - table[0][1]) / (_PIECES - 1)
     # A call is never free, whatever a disturbed measurement says: free cuts would be made at every step.
-    return CostTable(_ROWS, _STEPS, table, cut_s=max(measured_s, _LEAST_CUT * table[0][0]))
+    return CostTable(points, _STEPS, table, cut_s=max(measured_s, _LEAST_CUT * table[0][0]), ragged=ragged)

@@ -89,6 +89,11 @@ class SimulatedExecutor:
         assert key in self._loaded
         return PlanReport("simulated", self.device, "none", "simulated")
 
+    def is_ragged(self, key: ModelKey) -> bool:
+        """Rows are padded."""
+        assert key in self._loaded
+        return False
+
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Zeros of one column."""
         assert key in self._loaded

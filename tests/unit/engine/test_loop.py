@@ -292,6 +292,19 @@ def test_padding_is_counted() -> None:
     assert (300, computed - 300) == (second.report.useful_steps, second.report.padding_steps)
 
 
+def test_ragged_rows_have_no_padding() -> None:
+    """A kernel that computes rows to their own ends gets neither filler nor rounded shapes."""
+    bench = Bench(ragged=True)
+    bench.submit({1: [1], 2: [1] * 5, 3: [1] * 3})
+    bench.submit({4: [1] * 900})
+    bench.finish()
+
+    assert {1: [1.0], 2: [5.0], 3: [3.0], 4: [900.0]} == bench.answers()
+    assert [0, 0] == [reply.report.padding_steps for reply in bench.replies if isinstance(reply, ResultBlock)]
+    assert [5, 3, 1] == bench.executor.batches[-1].lengths.tolist()
+    assert {1} == {rows for rows, _ in bench.executor.chunks}
+
+
 def test_the_cost_table_is_measured_at_load_and_shown() -> None:
     """The table reproduces what executions cost on this device."""
     bench = Bench()

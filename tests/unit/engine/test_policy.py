@@ -75,6 +75,16 @@ def test_a_batch_is_as_large_as_makes_a_step_cheapest() -> None:
     assert 4 == len(form_batch(queue_of(lengths), BatchLimits(), 65_536, dear_steps, 0.0))
 
 
+def test_ragged_rows_go_together_whatever_a_step_costs() -> None:
+    """No row pays for a longer one, so a batch is as large as may be, and runs in the shape of its rows."""
+    ragged = replace(uniform_costs(row_step_s=1e-5, call_s=1e-9), ragged=True)
+    batch = form_batch(queue_of([20, 20, 30, 30, 30]), BatchLimits(), 65_536, ragged, 0.0)
+    plan = plan_batch(batch, ragged)
+    assert 5 == len(batch)
+    assert [(5, 30)] == list(plan.stairs)
+    assert 130e-5 == pytest.approx(plan.seconds, rel=1e-3)
+
+
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=80), st.integers(1, 16), st.integers(1, 2000))
 def test_a_batch_keeps_to_its_limits_and_holds_the_most_urgent(lengths: list[int], rows: int, steps: int) -> None:
     """Only a lone row may exceed the budget of steps, and no row is passed over for ever."""

@@ -24,6 +24,7 @@ class CostTable:
     measured_s: `measured_s[i][j]` for `rows[i]` and `steps[j]`.
     cut_s: what it costs more to run the steps in two calls instead of one.
     factor: how much slower than measured this machine computes now.
+    ragged: whether each row is computed to its own end only: then steps are the mean over the rows.
     overhead_s: what is added to every execution now, by waiting for an interpreter that is busy elsewhere. Counted
         apart, because taken for a factor it would make a long queue look dearer than it is.
     """
@@ -34,12 +35,13 @@ class CostTable:
     cut_s: float
     factor: float = field(default=1.0)
     overhead_s: float = field(default=0.0)
+    ragged: bool = field(default=False)
 
     def __post_init__(self) -> None:
         # The policy asks for few sizes of batches and many lengths. What is measured does not change.
         self._lines: dict[int, tuple[Sequence[float], float]] = {}
 
-    def estimate_s(self, rows: int, steps: int) -> float:
+    def estimate_s(self, rows: int, steps: float) -> float:
         """Seconds of `rows` rows of `steps` steps each; never negative."""
         line, _ = self._lines.get(rows) or self._line(rows)
         j, right = _place(self.steps, steps)
@@ -96,7 +98,7 @@ def uniform_costs(row_step_s: float, call_s: float) -> CostTable:
     return CostTable(rows, steps, [[call_s + row_step_s * n * t for t in steps] for n in rows], cut_s=call_s)
 
 
-def _place(points: Sequence[int], value: int) -> tuple[int, float]:
+def _place(points: Sequence[int], value: float) -> tuple[int, float]:
     """The interval whose line gives the value, and where on it the value lies (outside 0 to 1 beyond the ends)."""
     index = min(max(bisect_right(points, value) - 1, 0), len(points) - 2)
     return index, (value - points[index]) / (points[index + 1] - points[index])

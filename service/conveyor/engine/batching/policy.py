@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from conveyor.engine.batching.backlog import Queue, Row
 from conveyor.engine.batching.costs import CostTable
-from conveyor.engine.batching.shapes import STEP_BUCKETS, Stair, bucket, most_steps, staircase
+from conveyor.engine.batching.shapes import STEP_BUCKETS, Stair, bucket, computed_rows, most_steps, staircase
 
 __all__ = ["BatchLimits", "Plan", "chunk_steps", "form_batch", "longest_whole", "plan_batch", "price_s"]
 
@@ -45,7 +45,7 @@ class Plan:
     """Rows to run together, and how.
 
     rows: in descending order of length, as the staircase needs them.
-    stairs: the calls; empty if no row has a step.
+    stairs: the calls; empty if no row has a step. One that has room for all where rows are ragged.
     seconds: what the execution should take.
     """
 
@@ -57,9 +57,9 @@ class Plan:
 def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: CostTable, now: float) -> Sequence[Row]:
     """The most urgent row, and the rows that cost least beside it: those most like it in length.
 
-    As many of them as make a useful step cheapest, each batch priced as the rectangle around its rows: where a step
-    of more rows costs as much more (a CPU), few rows of one length are better than many of different ones, and their
-    answers are not held up by the others'.
+    As many of them as make a useful step cheapest, each batch priced as the rectangle around its rows, unless they are
+    ragged: where a step of more rows costs as much more (a CPU), few rows of one length are better than many of
+    different ones, and their answers are not held up by the others'.
 
     Args:
         padded_steps: The budget of steps now; a single row may exceed it.
@@ -76,12 +76,12 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
     deadline = math.inf
     crowded = len(queue) > limits.rows
     for row in queue.like(first, longest_beside):
-        size = bucket(len(chosen) + 1)
+        size = computed_rows(len(chosen) + 1, costs)
         if row.length > longest or size != rows or not chosen:
             longest = max(longest, row.length)
             rows = size
-            seconds = costs.estimate_s(rows, longest)
-            too_large = rows * most_steps(longest) > padded_steps
+            seconds = costs.estimate_s(rows, (useful + row.length) / rows if costs.ragged else longest)
+            too_large = rows * (longest if costs.ragged else most_steps(longest)) > padded_steps
         deadline = math.inf if crowded else min(deadline, row.deadline)
         too_long = now + seconds > deadline or seconds > _SLICES_OF_A_BATCH * limits.slice_s
         if chosen and (too_large or too_long):
@@ -99,6 +99,9 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
 def plan_batch(rows: Sequence[Row], costs: CostTable) -> Plan:
     """Orders rows and cuts their steps where that saves time."""
     ordered = sorted(rows, key=lambda row: row.length, reverse=True)
+    if costs.ragged:
+        mean = sum(row.length for row in rows) / len(rows)
+        return Plan(ordered, [Stair(len(rows), max(ordered[0].length, 1))], costs.estimate_s(len(rows), mean))
     stairs = staircase([row.length for row in ordered], costs)
     return Plan(ordered, stairs, price_s(stairs, len(rows), costs))
 
@@ -114,7 +117,7 @@ def price_s(stairs: Sequence[Stair], rows: int, costs: CostTable) -> float:
 
 def longest_whole(costs: CostTable, slice_s: float) -> int:
     """The longest row that is run whole, in steps: alone it takes no more than a slice."""
-    rows = bucket(1)
+    rows = computed_rows(1, costs)
     fixed_s = costs.estimate_s(rows, 0)
     per_step_s = costs.step_s(rows)
     if per_step_s <= 0:

@@ -3,6 +3,8 @@
 A batch is a staircase: its rows stand in descending order of length, and its steps are cut where rows end, so that a
 row that has ended is not computed further. Each stair is one call of a shape out of few, and the state is carried from
 one to the next. Every new shape would cost the library a set-up and memory, so rows and steps come from buckets.
+
+None of that is needed where rows are ragged: a kernel that computes each row to its own end takes a batch as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from typing import NamedTuple
 
 from conveyor.engine.batching.costs import CostTable
 
-__all__ = ["MOST_STEPS", "ROW_BUCKETS", "STEP_BUCKETS", "Stair", "bucket", "computed_steps", "most_steps", "staircase"]
+__all__ = [
+    "MOST_STEPS",
+    "ROW_BUCKETS",
+    "STEP_BUCKETS",
+    "Stair",
+    "bucket",
+    "computed_rows",
+    "computed_steps",
+    "most_steps",
+    "staircase",
+]
 
 # A batch of one is computed by other kernels than a batch of many and differs in the last bits; two do not.
 ROW_BUCKETS = (2, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
@@ -40,6 +52,11 @@ def bucket(rows: int) -> int:
     if rows > ROW_BUCKETS[-1]:
         return -(-rows // ROW_BUCKETS[-1]) * ROW_BUCKETS[-1]
     return ROW_BUCKETS[bisect_left(ROW_BUCKETS, rows)]
+
+
+def computed_rows(rows: int, costs: CostTable) -> int:
+    """The number of rows to compute for `rows` rows of a model: ragged ones need no rounding."""
+    return rows if costs.ragged else bucket(rows)
 
 
 def computed_steps(stairs: Sequence[Stair]) -> int:

@@ -129,6 +129,10 @@ class Executor(Protocol[ScanT]):
     def plan(self, key: ModelKey) -> PlanReport:
         """How a model that is loaded is executed."""
 
+    def is_ragged(self, key: ModelKey) -> bool:
+        """Whether rows of a model are computed to their own ends only, and as many as there are: then there is neither
+        padding nor filler in an execution, and stairs change nothing."""
+
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Inputs of a model's width and dtype that are all padding: [rows, steps, width]."""
 
@@ -146,7 +150,8 @@ class Executor(Protocol[ScanT]):
         """Runs the next `steps` steps of a phase that all rows can go on with, or what is left of it.
 
         Args:
-            rows: Rows to compute, at least as many as there are scans; the rest is filler.
+            rows: Rows to compute, at least as many as there are scans; the rest is filler. Where rows are ragged just
+                as many, and no more steps than the longest has left.
         """
 
     def finish(self, key: ModelKey, scan: ScanT) -> BatchResult:

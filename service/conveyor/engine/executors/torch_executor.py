@@ -90,6 +90,10 @@ class TorchExecutor:
         """How a model is executed."""
         return self._plans[key]
 
+    def is_ragged(self, key: ModelKey) -> bool:
+        """Whether a kernel computes each row to its own end only."""
+        return self._models[key].recurrent.ragged
+
     def blank(self, key: ModelKey, rows: int, steps: int) -> Inputs:
         """Inputs of a model's width and dtype that are all padding."""
         spec = self._models[key].spec
