@@ -38,13 +38,14 @@ def test_each_row_gets_its_own_answer(stepwise: bool, rows: list[list[int]], req
         min_size=1,
         max_size=15,
     ),
+    st.booleans(),
     st.randoms(),
 )
 def test_every_row_ends_once_whatever_is_cancelled_late_or_at_fault(
-    arrivals: list[tuple[list[list[int]], int, float]], chance: object
+    arrivals: list[tuple[list[list[int]], int, float]], ragged: bool, chance: object
 ) -> None:
     """Answered, failed or taken back: exactly one of the three, and the queue is empty at the end."""
-    bench = Bench()
+    bench = Bench(ragged=ragged)
     sums: dict[int, float] = {}
     cancelled: set[int] = set()
     for rows, priority, patience in arrivals:
@@ -116,14 +117,17 @@ def test_expired_rows_never_run() -> None:
     assert [] == bench.executor.chunks
 
 
-def test_a_row_whose_answer_would_come_too_late_never_runs() -> None:
-    """The table says how long the batch takes: what can't be in time is told now."""
-    bench = Bench()
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_row_whose_answer_would_come_too_late_never_runs(ragged: bool) -> None:
+    """The table says how long the batch takes: what can't be in time is told now, beside others and alone."""
+    bench = Bench(ragged=ragged)
     bench.submit({1: [7]}, deadline=bench.clock.now + 1e-5)
+    bench.loop.step()
+    bench.submit({3: [7]}, deadline=bench.clock.now + 1e-5)
     bench.submit({2: [8]})
     bench.finish()
 
-    assert {1: "DeadlineExceeded"} == bench.failures()
+    assert {1: "DeadlineExceeded", 3: "DeadlineExceeded"} == bench.failures()
     assert {2: [8.0]} == bench.answers()
 
 

@@ -99,7 +99,7 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
 def plan_batch(rows: Sequence[Row], costs: CostTable) -> Plan:
     """Orders rows and cuts their steps where that saves time."""
     ordered = sorted(rows, key=lambda row: row.length, reverse=True)
-    if costs.ragged:
+    if costs.ragged and ordered:
         mean = sum(row.length for row in rows) / len(rows)
         return Plan(ordered, [Stair(len(rows), max(ordered[0].length, 1))], costs.estimate_s(len(rows), mean))
     stairs = staircase([row.length for row in ordered], costs)
