@@ -11,6 +11,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from conveyor.api.rest.app import create_app
+from conveyor.api.rest.server import HttpServer
 from conveyor.lifecycle.phase import Lifecycle, Phase
 from support.session_gateway import RememberingEngine
 
@@ -187,6 +189,30 @@ async def test_a_socket_is_refused_or_sent_away(client, session, lifecycle: Life
         engine.answer(engine.blocks[-1])
         assert ("last", 3) == (lambda answer: (answer["id"], answer["steps"]))(json.loads(await stream.recv()))
         assert 1001 == await closing(stream)
+
+
+async def test_a_socket_beyond_the_number_of_connections_is_sent_away(
+    gateway, lifecycle, metrics, limits, listening_socket
+) -> None:
+    """With 1013, which says that it may come again."""
+    app = create_app(gateway, lifecycle, metrics, limits, metrics.scrape)
+    server = HttpServer(app, listening_socket, max_connections=1)
+    await server.start()
+    host, port = listening_socket.getsockname()
+    _, idle = await asyncio.open_connection(host, port)
+    async with connect(f"ws://{host}:{port}/v1/sessions/{NOBODY}/stream", proxy=None) as stream:
+        assert 1013 == await closing(stream)
+    idle.close()
+    await server.stop(0)
+
+
+async def test_a_client_that_vanishes_leaves_its_session(client, session) -> None:
+    """What was read is applied, and the session goes on."""
+    async with socket(client, session) as stream:
+        await stream.send('{"values": [1]}')
+        await stream.recv()
+        stream.transport.abort()
+    assert 4 == (await client.post(f"/v1/sessions/{session}/append", json={"values": [2]})).json()["steps"]
 
 
 async def test_messages_are_counted_as_requests(client, session, request_count) -> None:
