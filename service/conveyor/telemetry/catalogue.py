@@ -93,7 +93,7 @@ METRICS: tuple[Metric, ...] = (
         "conveyor_sessions_evicted_total",
         Kind.COUNTER,
         ("model", "reason"),
-        "Sessions that the server ended: idle for too long, or unloaded with their model.",
+        "Sessions that the server ended: idle for too long, unloaded with their model, or damaged on disk.",
     ),
     Metric(
         "conveyor_session_state_bytes",

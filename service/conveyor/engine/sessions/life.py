@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
@@ -21,6 +21,7 @@ from conveyor.engine.sessions.table import Rows, SessionTable, as_keys, key_byte
 from conveyor.errors import QueueFull
 from conveyor.features.streams import Scaling
 from conveyor.wire.port import SessionCounts
+from conveyor.wire.sessions import KEY_BYTES
 
 __all__ = ["SessionLife"]
 
@@ -52,7 +53,7 @@ class SessionLife:
         self._options = options
         self._stored = stored
         self._in_use = in_use
-        # Those that somebody works with, for which nothing waits any more, or not yet.
+        # Those that somebody works with, for which nothing waits any more.
         self._pinned = np.empty(0, dtype=np.int32)
         self._clock = clock
         self._wall = wall
@@ -92,8 +93,7 @@ class SessionLife:
             self.end(idle, "idle")
             rows[np.isin(rows, idle)] = ABSENT
         if self._away and (rows == ABSENT).any():
-            with self.pinned(rows[rows != ABSENT]):
-                self._bring_in(keys[rows == ABSENT])
+            self._bring_in(keys[rows == ABSENT])
             rows = self.table.find(keys)
         return rows
 
@@ -143,8 +143,7 @@ class SessionLife:
     def put(self, row: int, record: Record) -> None:
         """Makes a session be what a record says."""
         rows = np.array([row], dtype=np.int32)
-        self.residence.put(row, record.state)
-        self._set(rows, record)
+        self._set(rows, [record])
         self.table.use(rows, self._clock())
 
     def read_record(self, raw: bytes) -> Record:
@@ -167,20 +166,23 @@ class SessionLife:
         if self._stored is not None and self._away:
             keys = self._stored.expired(self._wall() - self._options.idle_s, _EXPIRED_TOGETHER)
             if keys:
-                rows = table.find(as_keys(np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)))
+                rows = table.find(as_keys(np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)))
                 away = [key for key, row in zip(keys, rows.tolist(), strict=True) if row == ABSENT]
                 self._stored.delete(away)
                 self._away -= len(away)
                 self._evicted["idle"] += len(away)
 
-    def save_some(self, now: float) -> None:
-        """Writes some of what changed since the last checkpoint, if it is time for one."""
+    def save_some(self, now: float) -> bool:
+        """Writes some of what changed since the last checkpoint, if it is time for one; returns whether that was the
+        last of it."""
         if self._stored is None or not self._options.checkpoint_s or now < self._next_save_at:
-            return
+            return False
         # Also if it fails: the next attempt is not made before the next checkpoint is due.
         due, self._next_save_at = self._next_save_at, now + self._options.checkpoint_s
         if self._save(_SAVED_TOGETHER):
             self._next_save_at = due
+            return False
+        return True
 
     def retire(self, reason: str) -> SessionCounts:
         """Leaves all sessions to the state directory; without one they end for the reason given. Nothing may be under
@@ -227,25 +229,31 @@ class SessionLife:
         return np.asarray(late & ~self.table.running[rows], np.bool_)
 
     def _bring_in(self, keys: Keys) -> None:
+        """Takes sessions, as far as they are there, out of the state directory."""
         assert self._stored is not None
-        now, wall = self._clock(), self._wall()
-        found = self._stored.find(list(dict.fromkeys(key_bytes(keys))))
-        for key, (used, raw) in found.items():
+        wall = self._wall()
+        good, ended = list[tuple[bytes, float, Record]](), list[bytes]()
+        for key, (used, raw) in self._stored.find(list(dict.fromkeys(key_bytes(keys)))).items():
+            idle_s = max(wall - used, 0.0)
             try:
                 record = self.read_record(raw)
             except BadRecord:
-                record = None
-            self._away -= 1
-            idle_s = max(wall - used, 0.0)
-            if record is None or idle_s >= self._options.idle_s:
-                self._stored.delete([key])
-                self._evicted["idle" if record is not None else "damaged"] += 1
+                self._evicted["damaged"] += 1
+                ended.append(key)
                 continue
-            row = self.table.add(as_keys(np.frombuffer(key, dtype=np.uint8)[None]), now - idle_s)
-            self._pinned = np.concatenate([self._pinned, row])
-            self.residence.put(int(row[0]), record.state)
-            self._set(row, record)
-            self.table.saved[row], self.table.unsaved[row] = True, False
+            if idle_s >= self._options.idle_s:
+                self._evicted["idle"] += 1
+                ended.append(key)
+            else:
+                good.append((key, idle_s, record))
+        self._away -= len(good) + len(ended)
+        if ended:
+            self._stored.delete(ended)
+        if good:
+            brought = np.frombuffer(b"".join(key for key, _, _ in good), dtype=np.uint8).reshape(-1, KEY_BYTES)
+            rows = self.table.add(as_keys(brought), self._clock() - np.array([idle_s for _, idle_s, _ in good]))
+            self._set(rows, [record for _, _, record in good])
+            self.table.saved[rows], self.table.unsaved[rows] = True, False
 
     def _save(self, most: int) -> bool:
         """Writes some sessions that changed and are not under way; returns whether there were any."""
@@ -284,7 +292,10 @@ class SessionLife:
         scaling = np.stack([table.mean[row], table.variance[row], table.weight[row]])
         return Record(int(table.steps[row]), int(table.start_us[row]), int(table.offset_us[row]), scaling, state)
 
-    def _set(self, rows: Rows, record: Record) -> None:
+    def _set(self, rows: Rows, records: Sequence[Record]) -> None:
         table = self.table
-        table.steps[rows], table.start_us[rows], table.offset_us[rows] = record.steps, record.start_us, record.offset_us
-        table.set_scaling(rows, Scaling(*record.scaling[:, None]))
+        table.steps[rows] = [record.steps for record in records]
+        table.start_us[rows] = [record.start_us for record in records]
+        table.offset_us[rows] = [record.offset_us for record in records]
+        table.set_scaling(rows, Scaling(*np.stack([record.scaling for record in records], axis=1)))
+        self.residence.put(rows, np.stack([record.state for record in records]))

@@ -101,16 +101,18 @@ class Residence:
             found[on_host] = self._host_states[slots[on_host]]
         return found
 
-    def put(self, row: int, state: npt.NDArray[np.float32]) -> None:
-        """Gives a session another state, where it lies; one that lies nowhere goes to the host, for which there is
-        room, until it is used."""
-        rows = np.array([row], dtype=np.int32)
-        if self._table.tier[row] == ON_DEVICE:
-            self._states.write(self._table.slot[rows], state[None])
-            return
-        if self._table.tier[row] == NOWHERE:
-            self._give_host_places(rows)
-        self._host_states[self._table.slot[row]] = state
+    def put(self, rows: Rows, states: StateArray) -> None:
+        """Gives sessions other states, where they lie; what lies nowhere goes to the host, for which there is always
+        room, until it is used. states: float32 [rows, width]."""
+        nowhere = self._table.tier[rows] == NOWHERE
+        if nowhere.any():
+            self._give_host_places(rows[nowhere])
+        on_device = self._table.tier[rows] == ON_DEVICE
+        slots = self._table.slot[rows]
+        if on_device.any():
+            self._states.write(slots[on_device], states[on_device])
+        if not on_device.all():
+            self._host_states[slots[~on_device]] = states[~on_device]
 
     def release(self, rows: Rows) -> None:
         """Frees the places of states."""

@@ -131,7 +131,8 @@ class SessionRunner:
             sessions.desk.expire(now)
             try:
                 sessions.life.sweep(now)
-                sessions.life.save_some(now)
+                if sessions.life.save_some(now) and self._stored is not None:
+                    self._stored.tidy()
             except Unavailable as error:
                 # Sessions go on in memory, and it is tried again.
                 _log.error("the state directory fails", model=sessions.desk.model.name, reason=error.message)

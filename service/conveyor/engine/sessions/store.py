@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ __all__ = ["StateDirectory", "StoredSessions"]
 _log = structlog.get_logger(__name__)
 
 _FILE = "sessions.sqlite"
+# Written and not yet in place; beyond it, whoever writes moves them, and waits for the disk.
+_MOST_PAGES: Final = 32_768
 # Several engines write in turn.
 _BUSY_S = 30.0
 # Of one statement.
@@ -51,14 +54,16 @@ class StateDirectory:
 
     def __init__(self, path: Path, engine: int, num_engines: int) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path / _FILE
+        self._file = file = path / _FILE
         file.touch(mode=0o600)
+        self._tidying: threading.Thread | None = None
         self._parts = [part for part in range(NUM_PARTS) if part % num_engines == engine]
         try:
             self._database = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)
             # A transaction survives the process; the last ones need not survive the machine.
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
             self._database.executescript(_SCHEMA)
         except sqlite3.Error as error:
             raise OSError(f"the state directory {path} can't be used: {error}") from error
@@ -80,8 +85,17 @@ class StateDirectory:
                 ).fetchone()
         return StoredSessions(self._database, row[0], self._parts)
 
+    def tidy(self) -> None:
+        """Has what was written moved to its place in the file, by a thread: it waits for the disk, tens of
+        milliseconds, and an engine must not."""
+        if self._tidying is None or not self._tidying.is_alive():
+            self._tidying = threading.Thread(target=_tidy, args=(self._file,), name="conveyor-sessions", daemon=True)
+            self._tidying.start()
+
     def close(self) -> None:
         """Ends the connection."""
+        if self._tidying is not None:
+            self._tidying.join()
         self._database.close()
 
 
@@ -131,6 +145,15 @@ class StoredSessions:
         query = f"SELECT key FROM sessions WHERE model = ? AND part IN ({self._parts}) AND used < ? LIMIT ?"
         with _using(self._database) as database:
             return [key for (key,) in database.execute(query, (self._model, before, most))]
+
+
+def _tidy(file: Path) -> None:
+    try:
+        with closing(sqlite3.connect(file, timeout=_BUSY_S)) as database:
+            # Stands in nobody's way.
+            database.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    except sqlite3.Error as error:
+        _log.warning("the state directory could not be tidied", reason=str(error))
 
 
 @contextmanager

@@ -19,8 +19,6 @@ ON_DEVICE: Final = 0
 ON_HOST: Final = 1
 
 _FEWEST_ROWS: Final = 64
-# Rows that are added at once, as a part of those there are: columns are copied then.
-_GROWTH: Final = 8
 
 Rows = npt.NDArray[np.int32]
 
@@ -76,13 +74,13 @@ class SessionTable:
         """The row of each key, `ABSENT` where there is none."""
         return self._index.find(keys, self.keys)
 
-    def add(self, keys: Keys, now: float) -> Rows:
+    def add(self, keys: Keys, used_at: float | npt.NDArray[np.float64]) -> Rows:
         """Rows for keys that differ and are not inside: sessions without any step."""
         if self._rows.available < len(keys):
-            self._grow(max(len(keys) - self._rows.available, _FEWEST_ROWS, self._rows.capacity // _GROWTH))
+            self._grow(max(len(keys), _FEWEST_ROWS, self._rows.capacity))
         rows = self._rows.take(len(keys))
         self.keys[rows] = keys
-        self.used_at[rows] = now
+        self.used_at[rows] = used_at
         self.steps[rows] = self.offset_us[rows] = 0
         self.start_us[rows] = NO_START
         self.tier[rows] = NOWHERE
@@ -119,6 +117,7 @@ class SessionTable:
         return rows.astype(np.int32)
 
     def _grow(self, more: int) -> None:
+        # Columns are copied, and doubled: what is not in use of them was never touched, and costs nothing.
         self._rows.grow(more)
         for name, column in vars(self).items():
             if isinstance(column, np.ndarray):

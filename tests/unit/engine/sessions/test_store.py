@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,22 @@ def test_sessions_of_another_package_are_not_taken_for_this_ones(start: Start, p
     assert 0 == _live(engine)
     with pytest.raises(NotFound):
         engine.loop.session(SessionCall("tell", MODEL, key(1)))
+
+
+def test_a_record_that_was_damaged_is_not_taken_for_a_session(start: Start, tmp_path: Path) -> None:
+    """It is counted; the others are as they were."""
+    one = start()
+    _opens(one, range(5))
+    one.loop.close()
+    with closing(sqlite3.connect(tmp_path / "state" / "sessions.sqlite", isolation_level=None)) as database:
+        (record,) = database.execute("SELECT record FROM sessions WHERE key = ?", (key(2),)).fetchone()
+        damaged = record[:40] + bytes((record[40] ^ 1,)) + record[41:]
+        database.execute("UPDATE sessions SET record = ? WHERE key = ?", (damaged, key(2)))
+    two = start()
+    found = two.now(*(Ask(100 + number, key(number), np.ones((1, 2))) for number in range(5)))
+    assert [4, 4, -1, 4, 4] == [answer.steps for answer in found]
+    counts = two.loop.stats().sessions[MODEL]
+    assert (4, {"damaged": 1}) == (counts.live, counts.evicted)
 
 
 def test_unloading_leaves_sessions_to_the_directory(start: Start, package: Path) -> None:
