@@ -96,7 +96,7 @@ class Engine:
         keys = np.frombuffer(secrets.token_bytes(16 * count), dtype=np.uint8).reshape(count, 16)
         for first in range(0, count, 1000):
             self.run(self.block(keys[first : first + 1000], steps, opens=True))
-        self.results.clear()
+            self.results.clear()
         return keys
 
 
