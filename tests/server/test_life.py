@@ -119,7 +119,10 @@ def test_a_port_that_is_taken_is_named(tiny_models: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: Path, number: signal.Signals) -> None:
     """Requests accepted before the signal are answered, later ones and health get 503, and the process ends with 0."""
-    with start_server(slow_models) as server, _long_request(server, words=190_000) as outcome:
+    with (
+        start_server(slow_models, "--drain-timeout", "100") as server,
+        _long_request(server, words=90_000) as outcome,
+    ):
         server.process.send_signal(number)
         with httpx.Client(base_url=server.http, trust_env=False) as http:
             while (health := http.get("/health/ready")).status_code == 200:
@@ -136,7 +139,7 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: P
         assert grpc.StatusCode.UNAVAILABLE == raised.value.code()
         client.close()
 
-        assert 0 == server.process.wait(60)
+        assert 0 == server.process.wait(100)
         assert 200 == outcome().status_code
         assert "stopped" in server.output
 

@@ -80,7 +80,8 @@ class ShortExchange:
         connection = self._connection
         if connection.flow.write_paused and not self.disconnected:
             await connection.flow.drain()
-        if self.disconnected:
+        # Of a connection that is lost uvicorn tells the newest request alone, and this need not be it.
+        if self.disconnected or connection.transport.is_closing():
             return
         raw = self._render(reply)
         self.response_complete = True
