@@ -117,7 +117,7 @@ def test_every_sample_is_answered_as_stated(shipped_http: httpx.Client) -> None:
                 assert sample["output"]["mean"][0] == pytest.approx(result["mean"][0], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["sentiment-zh"])
+@pytest.mark.parametrize("name", ["sentiment-en", "sentiment-zh"])
 def test_the_behaviour_suite_comes_out_as_the_card_says(shipped_http: httpx.Client, name: str) -> None:
     """Case by case through the API: the card tells how many readers would agree with, and most of them do."""
     cases = read_cases(RECIPES / f"{name}.behaviour.jsonl")
