@@ -131,6 +131,34 @@ async def test_messages_of_a_session_keep_their_order(stream, engine: Rememberin
     ]
 
 
+async def test_appends_of_a_session_keep_their_order_whatever_they_ask_for(stream, engine: RememberingEngine) -> None:
+    """Those that want a forecast and those that do not are not sorted apart."""
+    session = (await ask(stream, open=pb.OpenSession(model="forecast-electricity"))).opened.session
+    for number in range(40):
+        append = pb.AppendSession(session=session, values=[number], horizon=number % 3)
+        await stream.write(pb.SessionRequest(id=str(number), append=append))
+    answers = sorted([await stream.read() for _ in range(40)], key=lambda answer: int(answer.id))
+
+    assert [list(map(float, range(40)))] == list(engine.sessions.values())
+    assert list(range(1, 41)) == [answer.appended.steps for answer in answers]
+
+
+async def test_a_fork_waits_for_every_append_before_it(stream, engine: RememberingEngine) -> None:
+    """Also if the latest was refused at once."""
+    session = (await ask(stream, open=pb.OpenSession(model="forecast-electricity"))).opened.session
+    engine.held = True
+    await stream.write(pb.SessionRequest(id="0", append=pb.AppendSession(session=session, values=[1.0] * 100)))
+    refused = await ask(stream, id="1", append=pb.AppendSession(session=session, values=[1.0] * 100, horizon=-1))
+    await stream.write(pb.SessionRequest(id="2", fork=pb.ForkSession(session=session)))
+    await until(lambda: len(engine.blocks) == 2)
+    await asyncio.sleep(0.05)
+    engine.answer(engine.blocks[1])
+    answers = [await stream.read() for _ in range(2)]
+
+    assert "INVALID_ARGUMENT" == refused.error.code
+    assert [("0", 100), ("2", 100)] == [(one.id, one.appended.steps or one.opened.steps) for one in answers]
+
+
 async def test_a_stream_takes_in_no_more_than_it_can_answer(stream, engine: RememberingEngine) -> None:
     """What is beyond waits at the client; all is answered in the end."""
     session = (await ask(stream, open=pb.OpenSession(model="forecast-electricity"))).opened.session

@@ -79,11 +79,13 @@ class _Small:
 
 
 @dataclass(slots=True, eq=False)
-class _Last:
-    """The latest message of a session that is not in a group. is_posted: whether it is an append that has gone to the
-    engine as it was read."""
+class _Pending:
+    """The messages of a session that are not in a group and not answered.
 
-    task: asyncio.Task[None]
+    is_posted: whether the latest is an append that has gone to the engine as it was read.
+    """
+
+    tasks: set[asyncio.Task[None]]
     is_posted: bool
 
 
@@ -104,8 +106,10 @@ class SessionStream:
         self._room = asyncio.Event()
         self._read_all = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last: dict[str, _Last] = {}
+        self._pending: dict[str, _Pending] = {}
         self._small: dict[_Kind, list[_Small]] = {}
+        # The group that the appends of a session gather in.
+        self._kinds: dict[str, _Kind] = {}
         # With the sessions of each.
         self._groups: dict[asyncio.Task[None], set[str]] = {}
         self._gathering: asyncio.Handle | None = None
@@ -164,7 +168,7 @@ class SessionStream:
             return
         kind = message.WhichOneof("request")
         session = getattr(message, kind).session if kind in ("append", "fork", "close") else ""
-        before = self._last.get(session)
+        before = self._pending.get(session)
         if kind == "append" and before is None and len(message.append.values) <= _FEW_VALUES:
             self._gather(_Small(message.id, message.append, started_s))
             return
@@ -175,22 +179,30 @@ class SessionStream:
         if kind in ("fork", "close"):
             wait_for = {group for group, sessions in self._groups.items() if session in sessions}
         if before is not None and not at_once:
-            wait_for.add(before.task)
+            wait_for |= before.tasks
         task = asyncio.create_task(self._handle(message, kind, wait_for, started_s))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if session:
-            last = self._last[session] = _Last(task, at_once)
-            task.add_done_callback(lambda _: self._forget(session, last))
+            pending = self._pending.setdefault(session, _Pending(set(), at_once))
+            pending.tasks.add(task)
+            pending.is_posted = at_once
+            task.add_done_callback(lambda done: self._forget(session, done))
 
-    def _forget(self, session: str, last: _Last) -> None:
-        if self._last.get(session) is last:
-            del self._last[session]
+    def _forget(self, session: str, done: asyncio.Task[None]) -> None:
+        tasks = self._pending[session].tasks
+        tasks.remove(done)
+        if not tasks:
+            del self._pending[session]
 
     def _gather(self, small: _Small) -> None:
         """Puts an append into the group that it goes with."""
         append = small.append
         kind = append.session.rpartition(".")[0], append.horizon, tuple(append.quantiles)
+        if self._kinds.setdefault(append.session, kind) != kind:
+            # In its own group it could overtake what the session was sent before.
+            self._send_groups()
+            self._kinds[append.session] = kind
         self._small.setdefault(kind, []).append(small)
         if self._gathering is None:
             loop = asyncio.get_running_loop()
@@ -205,6 +217,7 @@ class SessionStream:
             self._gathering.cancel()
             self._gathering = None
         groups, self._small = self._small, {}
+        self._kinds.clear()
         for (_, horizon, quantiles), group in groups.items():
             task = asyncio.create_task(self._advance(group, horizon or None, list(quantiles) or None))
             self._groups[task] = {small.append.session for small in group}
