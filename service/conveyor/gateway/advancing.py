@@ -226,9 +226,9 @@ class Advancing:
         )
 
     def _wanted(self, codec: ForecastCodec, horizon: int | None, quantiles: Sequence[float] | None) -> _Wanted | None:
-        if horizon is None:
-            return None
-        return _Wanted(check_horizon(horizon, codec.spec), check_levels(quantiles, codec.spec, self._limits))
+        # Also without a horizon: an append that is wrong must not be applied.
+        levels = check_levels(quantiles, codec.spec, self._limits)
+        return None if horizon is None else _Wanted(check_horizon(horizon, codec.spec), levels)
 
 
 def _expected(steps: int | None, field: str) -> int:

@@ -228,8 +228,10 @@ class SessionRowsDispatcher:
         waiter = self._waiters.get(row_id)
         if waiter is not None:
             row = row_id - waiter.first_id
-            waiter.failures[row] = error
-            waiter.settle(row, 1)
+            # Once: an engine that is lost fails what it knows, and whoever lost it what it does not.
+            if not waiter.answered[row]:
+                waiter.failures[row] = error
+                waiter.settle(row, 1)
 
 
 def _block(model: ModelKey, waiters: Sequence[_Waiter]) -> SessionBlock:

@@ -95,6 +95,7 @@ async def test_a_session_takes_in_its_history_and_what_follows(gateway: Gateway,
         (plain(1), 7, None, None, "horizon"),
         (plain(1), 0, None, None, "horizon"),
         (plain(1), 1, [0.95], None, "quantiles[0]"),
+        (plain(1), None, [0.95], None, "quantiles[0]"),
         (plain(1), None, None, -1, "expected_steps"),
     ],
 )
