@@ -97,8 +97,7 @@ class SessionDesk:
         if len(self.long):
             for append in [found for row_id in ids if (found := self.long.get(row_id)) is not None]:
                 if append.before is None:
-                    self.put_down(append)
-                    self.undo_opening(append.session)
+                    self.take_back(append)
 
     def expire(self, now: float) -> None:
         """Answers the rows whose deadline has passed before they began."""
@@ -139,6 +138,14 @@ class SessionDesk:
         self.long.remove(append)
         self.life.table.running[append.session] = False
 
+    def take_back(self, append: LongAppend) -> None:
+        """An append does not go on: its session is as it was before, or gone if this was to open it."""
+        self.put_down(append)
+        if append.before is None:
+            self.undo_opening(append.session)
+        else:
+            self.life.put(append.session, append.before)
+
     def undo_opening(self, session: int) -> None:
         """Ends a session whose opening will not come to its end, with all that waits for it."""
         self.end_session(session, NO_SESSION)
@@ -153,8 +160,17 @@ class SessionDesk:
         self._refuse(self.waiting.drop_sessions(sessions)["id"], NotFound, message)
         self.life.end(sessions, None)
 
+    def give_up(self, error: type[ConveyorError], message: str) -> None:
+        """Fails every row that waits or is under way, and leaves sessions as they were before it."""
+        appends = list(self.long)
+        waiting = self.waiting.drop(self.waiting.ids())
+        self._refuse([*waiting["id"].tolist(), *(append.id for append in appends)], error, message)
+        for append in appends:
+            self.take_back(append)
+        self._end_unopened(waiting)
+
     def fail_all(self, error: type[ConveyorError], message: str) -> None:
-        """Fails every row that waits or is under way."""
+        """Fails every row that waits or is under way, for an engine whose sessions are not to be had any more."""
         ids = self.ids()
         self.waiting.drop(ids)
         for append in list(self.long):
@@ -220,10 +236,13 @@ class SessionDesk:
         try:
             sessions = self.life.open(block.sessions[places])
         except QueueFull as error:
-            self._refuse(block.ids[places], QueueFull, error.message)
-            return opened
+            room = self.life.room
+            self._refuse(block.ids[places[room:]], QueueFull, error.message)
+            places = places[:room]
+            sessions = self.life.open(block.sessions[places])
         table = self.life.table
-        table.start_us[sessions], table.offset_us[sessions] = np.array(starts, dtype=np.int64).reshape(-1, 2)[new].T
+        known = np.array(starts, dtype=np.int64).reshape(-1, 2)[new][: len(places)]
+        table.start_us[sessions], table.offset_us[sessions] = known.T
         opened[places] = True
         return opened
 

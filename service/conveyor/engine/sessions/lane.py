@@ -43,7 +43,7 @@ class LongAppend:
 
 
 class LongAppends:
-    """Those of one model that are under way, in the order in which they came; one of a session at most."""
+    """Those of one model that are under way, in the order in which they lead a chunk; one of a session at most."""
 
     def __init__(self) -> None:
         self._by_id: dict[int, LongAppend] = {}
@@ -64,6 +64,11 @@ class LongAppends:
     def remove(self, append: LongAppend) -> None:
         """One ends."""
         del self._by_id[append.id]
+
+    def postpone(self, append: LongAppend) -> None:
+        """All others lead before this one does again, if it has not ended."""
+        if append in self:
+            self._by_id[append.id] = self._by_id.pop(append.id)
 
     def get(self, row_id: int) -> LongAppend | None:
         """The one of an id."""

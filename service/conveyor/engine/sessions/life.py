@@ -71,11 +71,19 @@ class SessionLife:
         self._evicted: Counter[str] = Counter()
         self._next_sweep_at = clock()
         self._next_save_at = clock() + options.checkpoint_s
+        # Rows before it were written by the checkpoint that is under way: those in use all the time change again before
+        # it ends, and must not keep it from the others.
+        self._save_from = 0
 
     @property
     def num_live(self) -> int:
         """Sessions there are, wherever they lie."""
         return len(self.table) + self._away
+
+    @property
+    def room(self) -> int:
+        """Sessions that can be opened now."""
+        return max(int(min(self._options.quota - self.num_live, self.residence.most - len(self.table))), 0)
 
     def find(self, sessions: npt.NDArray[np.uint8]) -> Rows:
         """The rows of sessions, brought in from the state directory if need be; `ABSENT` where there is none.
@@ -171,6 +179,9 @@ class SessionLife:
                 self._stored.delete(away)
                 self._away -= len(away)
                 self._evicted["idle"] += len(away)
+                if len(away) == _EXPIRED_TOGETHER:
+                    # There may be as many again: they count for the quota so long as they are there.
+                    self._next_sweep_at = now
 
     def save_some(self, now: float) -> bool:
         """Writes some of what changed since the last checkpoint, if it is time for one; returns whether that was the
@@ -179,10 +190,10 @@ class SessionLife:
             return False
         # Also if it fails: the next attempt is not made before the next checkpoint is due.
         due, self._next_save_at = self._next_save_at, now + self._options.checkpoint_s
-        if self._save(_SAVED_TOGETHER):
+        self._save_from = self._save(_SAVED_TOGETHER, self._save_from)
+        if self._save_from:
             self._next_save_at = due
-            return False
-        return True
+        return not self._save_from
 
     def retire(self, reason: str) -> SessionCounts:
         """Leaves all sessions to the state directory; without one they end for the reason given. Nothing may be under
@@ -205,8 +216,9 @@ class SessionLife:
     def save_all(self) -> None:
         """Writes everything that changed; nothing may be under way."""
         if self._stored is not None:
-            while self._save(64 * _SAVED_TOGETHER):
-                pass
+            first = self._save(64 * _SAVED_TOGETHER)
+            while first:
+                first = self._save(64 * _SAVED_TOGETHER, first)
 
     @property
     def wakes_at(self) -> float:
@@ -255,13 +267,15 @@ class SessionLife:
             self._set(rows, [record for _, _, record in good])
             self.table.saved[rows], self.table.unsaved[rows] = True, False
 
-    def _save(self, most: int) -> bool:
-        """Writes some sessions that changed and are not under way; returns whether there were any."""
+    def _save(self, most: int, first: int = 0) -> int:
+        """Writes some sessions, from a row on, that changed and are not under way; returns from which row to go on, 0
+        if these were the last."""
         table = self.table
-        rows = np.flatnonzero(table.live & table.unsaved & ~table.running)[:most].astype(np.int32)
+        changed = (table.live & table.unsaved & ~table.running)[first:]
+        rows = (first + np.flatnonzero(changed)[:most]).astype(np.int32)
         if len(rows):
             self._write(rows, self.residence.read(rows))
-        return len(rows) > 0
+        return int(rows[-1]) + 1 if len(rows) == most else 0
 
     def _write(self, rows: Rows, states: StateArray) -> None:
         assert self._stored is not None

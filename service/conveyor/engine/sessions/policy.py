@@ -25,11 +25,11 @@ def rows_computed(rows: int) -> int:
 def choose_chunk(remaining: Sequence[int], fitting: int, costs: CostTable, slice_s: float) -> tuple[int, Sequence[int]]:
     """How many steps which of the long appends go on by.
 
-    As many steps as the most urgent one can take within a slice, and every other that has as many left: so no step is
+    As many steps as the first of them can take within a slice, and every other that has as many left: so no step is
     computed that nobody asked for.
 
     Args:
-        remaining: Steps left of each, the most urgent first; one at least each.
+        remaining: Steps left of each, the one whose turn it is first; one at least each.
         fitting: Steps that there is memory for.
 
     Returns:

@@ -99,7 +99,7 @@ class SessionRunner:
         sessions = self._models.pop(key, None)
         del self._directories[key]
         if sessions is not None:
-            sessions.desk.fail_all(Unavailable, f"model {key.name!r} version {key.version} was unloaded")
+            sessions.desk.give_up(Unavailable, f"model {key.name!r} version {key.version} was unloaded")
             self._retired[key] = sessions.life.retire("unloaded")
         return sessions
 

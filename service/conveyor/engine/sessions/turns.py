@@ -175,7 +175,7 @@ class SessionTurns:
             desk.long.add(append)
 
     def _run_long(self) -> None:
-        """The next chunk of the most urgent of the long appends, and of those that can go on with it."""
+        """The next chunk of the long append whose turn it is, and of those that can go on with it."""
         appends = list(self._desk.long)
         while len(appends) > 1 and rows_computed(len(appends)) > self._long_budget.steps:
             appends.pop()
@@ -183,6 +183,8 @@ class SessionTurns:
         left = [append.left for append in appends]
         steps, chosen = choose_chunk(left, fitting, self._costs, self._options.slice_s)
         self._chunk([appends[position] for position in chosen], steps)
+        # The next one leads the next chunk: behind a long history a short append would wait for the whole of it.
+        self._desk.long.postpone(appends[0])
 
     def _chunk(self, appends: Sequence[LongAppend], steps: int) -> None:
         """The next steps of some appends; those that fail are undone."""
@@ -298,16 +300,12 @@ class SessionTurns:
         )
 
     def _undo(self, append: LongAppend, error: Exception | None) -> None:
-        """An append can't go on: its session is as it was before, or gone if this was to open it."""
-        self._desk.put_down(append)
+        """An append can't go on."""
         if error is None:
             self._outbox.fail(self._desk.model, [append.id], Internal, _NOT_FINITE)
         else:
             self._outbox.report_fault(self._desk.model, [append.id], error)
-        if append.before is None:
-            self._desk.undo_opening(append.session)
-        else:
-            self._life.put(append.session, append.before)
+        self._desk.take_back(append)
 
     def _fail(self, rows: WaitingRows, error: Exception) -> None:
         self._outbox.report_fault(self._desk.model, rows["id"].tolist(), error)

@@ -167,7 +167,8 @@ def test_no_more_sessions_are_opened_than_the_quota_and_memory_allow(start: Star
         with pytest.raises(QueueFull):
             call(engine, "fork", key(0), other=key(9))
         call(engine, "close", key(3))
-        assert 1 == engine.now(Ask(10, key(10), ONE, opens=True))[0].steps
+        first, second = engine.now(*(Ask(number, key(number), ONE, opens=True) for number in (10, 11)))
+        assert (1, "QueueFull") == (first.steps, second.error)
 
 
 def test_a_full_queue_refuses_and_stays_in_order(start: Start) -> None:

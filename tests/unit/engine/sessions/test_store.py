@@ -77,6 +77,19 @@ def test_an_engine_that_is_killed_loses_no_more_than_a_checkpoint_interval(start
     assert (10, 3) == (_live(two), two.loop.session(SessionCall("tell", MODEL, key(0))).steps)
 
 
+def test_sessions_in_constant_use_do_not_keep_others_from_a_checkpoint(start: Start) -> None:
+    """Each is written once in a checkpoint, in which every session has its turn."""
+    one = start(checkpoint_s=5.0)
+    _opens(one, range(300))
+    one.clock.now = 6.0
+    for turn in range(4):
+        one.now(*(Ask(1000 * (1 + turn) + number, key(number), np.ones((1, 2))) for number in range(250)))
+    # Not closed: its process is gone.
+    two = start()
+    assert 300 == _live(two)
+    assert 3 == two.loop.session(SessionCall("tell", MODEL, key(299))).steps
+
+
 def test_sessions_that_find_no_room_in_memory_come_back_from_disk(start: Start) -> None:
     """Far more of them than the device and the host have room for, used again and again."""
     engine = start(device_bytes=1, host_bytes=128 * 4)
@@ -106,6 +119,19 @@ def test_sessions_on_disk_end_after_their_idle_time_too(start: Start) -> None:
     two.loop.step()
     assert 0 == _live(two)
     assert 10 == two.loop.stats().sessions[MODEL].evicted["idle"]
+
+
+def test_however_many_end_on_disk_at_once_they_are_soon_gone(start: Start) -> None:
+    """They count for the quota so long as they are there."""
+    one = start()
+    _opens(one, range(600))
+    one.loop.close()
+    two = start(idle_s=1e-9)
+    two.clock.now = 1.0
+    for _ in range(3):
+        assert two.loop.wakes_at <= two.clock.now
+        two.loop.step()
+    assert 0 == _live(two)
 
 
 def test_each_engine_has_its_own_part_of_the_directory(start: Start) -> None:
@@ -164,6 +190,24 @@ def test_unloading_leaves_sessions_to_the_directory(start: Start, package: Path)
     engine.loop.load(MODEL, package)
     assert 5 == _live(engine)
     assert 3 == engine.loop.session(SessionCall("tell", MODEL, key(2))).steps
+
+
+def test_unloading_leaves_sessions_as_they_were_before_what_was_under_way(start: Start, package: Path) -> None:
+    """Whether an append had begun or waited; a session that was being opened is none."""
+    engine, plain = start(), start(state_dir=None)
+    for one in (engine, plain):
+        _opens(one, range(2))
+    history = np.ones((5000, 2))
+    engine.ask(Ask(10, key(0), history), Ask(11, key(8), history, opens=True), Ask(12, key(1), np.ones((1, 2))))
+    engine.ask(Ask(13, key(9), np.ones((1, 2)), opens=True))
+    engine.run(1)
+    engine.loop.unload(MODEL)
+    assert {"Unavailable"} == {engine.answers[number].error for number in (10, 11)}
+    engine.loop.load(MODEL, package)
+    assert 3 >= _live(engine) >= 2
+    for one in (engine, plain):
+        one.now(Ask(20, key(0), np.ones((1, 2)), forecast=True, expected=3))
+    assert plain.answers[20].forecast.tobytes() == engine.answers[20].forecast.tobytes()  # type: ignore[union-attr]
 
 
 def test_the_directory_is_for_its_user_alone(start: Start, tmp_path: Path) -> None:

@@ -146,6 +146,19 @@ def test_a_long_history_does_not_hold_up_others() -> None:
     assert (100_001, 201) == (engine.answers[10].steps, engine.answers[299].steps)
 
 
+def test_a_long_history_does_not_hold_up_appends_of_a_few_steps() -> None:
+    """They lead in turn."""
+    engine, executor = _opened(2, slice_s=0.001)
+    engine.ask(Ask(10, key(0), np.ones((100_000, 1))))
+    engine.run(3)
+    asked = executor.clock.now
+    engine.ask(Ask(11, key(1), np.ones((3, 1))))
+    while 11 not in engine.answers:
+        engine.loop.step()
+    assert executor.clock.now - asked < 0.005
+    assert 10 not in engine.answers
+
+
 def test_a_session_at_fault_fails_alone_and_stays_as_it_was() -> None:
     """In an execution of many, and in the middle of a long append."""
     engine, executor = _opened(20, slice_s=0.0002)
