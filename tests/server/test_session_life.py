@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+import pytest
 
 from server.test_processes import _pids, _until
 from server.test_sessions import append, opened
@@ -45,6 +47,17 @@ def test_sessions_go_on_after_a_restart_and_move_to_another_server(tiny_models: 
         with start_server(tiny_models, *state) as other:
             assert 1 == other.process.wait(60)
             assert "another server uses it" in other.output
+
+
+@pytest.mark.parametrize("processes", [SPLIT, ONE_PROCESS])
+def test_a_state_directory_that_cannot_be_read_stops_the_start(
+    tiny_models: Path, tmp_path: Path, processes: Sequence[str]
+) -> None:
+    """With what is wrong with it, instead of attempts without end."""
+    (tmp_path / "sessions.sqlite").write_bytes(b"no database" * 1000)
+    with start_server(tiny_models, *processes, "--state-dir", str(tmp_path)) as server:
+        assert 1 == server.process.wait(60)
+        assert f"conveyor: the state directory {tmp_path} can't be used: file is not a database" in server.lines
 
 
 def test_an_engine_that_is_killed_loses_no_session_that_was_checkpointed(tiny_models: Path, tmp_path: Path) -> None:

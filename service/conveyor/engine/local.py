@@ -57,7 +57,7 @@ class LocalEngine:
     Args:
         make_executor: Called once, on the engine's thread, which then makes every call to the executor.
         on_lost: Called on the event loop with the reason if the thread dies, or can't begin because there is no such
-            device; every row and every question it had was answered before.
+            device or the state directory can't be used; every row and every question it had was answered before.
         sessions: What is told about streaming sessions.
     """
 
@@ -144,14 +144,19 @@ class LocalEngine:
             _log.exception("the device could not be opened")
             self._call(self._lose, None, f"the device could not be opened: {error}")
             return
-        loop: EngineLoop[Any] = EngineLoop(
-            executor,
-            self._backlog_limits,
-            self._batch_limits,
-            reply=lambda reply: self._call(self._sink, reply),
-            clock=time.monotonic,
-            sessions=self._sessions,
-        )
+        try:
+            loop: EngineLoop[Any] = EngineLoop(
+                executor,
+                self._backlog_limits,
+                self._batch_limits,
+                reply=lambda reply: self._call(self._sink, reply),
+                clock=time.monotonic,
+                sessions=self._sessions,
+            )
+        except OSError as error:
+            # The state directory can't be used; says which and why.
+            self._call(self._lose, None, str(error))
+            return
         try:
             draining = False
             while not (draining and loop.idle):

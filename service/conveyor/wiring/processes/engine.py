@@ -27,19 +27,19 @@ async def run_engine(member: Membership, begin: Begin, settings: ServeSettings, 
         0 after an ordered end; 1 if the engine was lost.
     """
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    try:
-        sessions = session_options(settings, begin.state_key, begin.number, begin.num_engines)
-        engine = inline_engine(settings, lost.set_result, sessions)
-    except ValueError as error:
-        await member.leave(failure=str(error))
-        return 1
-
     def observe(report: BatchReport) -> None:
         # What is computed before requests are let in is the replay of samples: no traffic, and no metric.
         if member.opened.is_set():
             count_batch(member.metrics, report)
 
-    host = EngineHost(engine, observe)
+    try:
+        sessions = session_options(settings, begin.state_key, begin.number, begin.num_engines)
+        engine = inline_engine(settings, lost.set_result, sessions)
+        host = EngineHost(engine, observe)
+    except (ValueError, OSError) as error:
+        # No such device, or a state directory that can't be used: to start again would not help.
+        await member.leave(failure=str(error))
+        return 1
     Handover(front_ends, lambda connected, _: host.accept(connected))
     member.say_ready(Ready((await engine.stats()).device))
     counting = asyncio.create_task(_count_for_ever(engine, member.metrics))
