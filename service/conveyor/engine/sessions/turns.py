@@ -20,7 +20,7 @@ from conveyor.engine.sessions.options import SessionOptions
 from conveyor.engine.sessions.policy import choose_chunk, rows_computed
 from conveyor.engine.sessions.table import Rows
 from conveyor.engine.sessions.waiting import WaitingRows
-from conveyor.errors import Internal
+from conveyor.errors import Internal, Unavailable
 from conveyor.features.streams import NO_START, StreamEncoder, format_start
 from conveyor.wire.messages import BatchReport
 from conveyor.wire.sessions import SessionResults
@@ -129,14 +129,15 @@ class SessionTurns:
                 self._fail(rows, error)
             return
         except Exception as error:
-            if len(rows) == 1:
+            # Where the state directory fails no row is at fault.
+            if len(rows) == 1 or isinstance(error, Unavailable):
                 self._fail(rows, error)
                 return
         else:
             self._short_budget.grow()
             compute_s = self._clock() - started
             if not outcome.finite.all():
-                self._fail_not_finite(rows[~outcome.finite])
+                self._fail(rows[~outcome.finite], None)
                 rows, sessions = rows[outcome.finite], sessions[outcome.finite]
             self._life.table.steps[sessions] += steps
             count = len(outcome.finite)
@@ -301,20 +302,19 @@ class SessionTurns:
 
     def _undo(self, append: LongAppend, error: Exception | None) -> None:
         """An append can't go on."""
-        if error is None:
-            self._outbox.fail(self._desk.model, [append.id], Internal, _NOT_FINITE)
-        else:
-            self._outbox.report_fault(self._desk.model, [append.id], error)
+        self._tell_failure([append.id], error)
         self._desk.take_back(append)
 
-    def _fail(self, rows: WaitingRows, error: Exception) -> None:
-        self._outbox.report_fault(self._desk.model, rows["id"].tolist(), error)
-        self._undo_openings(rows)
+    def _tell_failure(self, ids: Sequence[int], error: Exception | None) -> None:
+        if error is None:
+            self._outbox.fail(self._desk.model, ids, Internal, _NOT_FINITE)
+        elif isinstance(error, Unavailable):
+            self._outbox.fail(self._desk.model, ids, Unavailable, error.message)
+        else:
+            self._outbox.report_fault(self._desk.model, ids, error)
 
-    def _fail_not_finite(self, rows: WaitingRows) -> None:
-        self._outbox.fail(self._desk.model, rows["id"].tolist(), Internal, _NOT_FINITE)
-        self._undo_openings(rows)
-
-    def _undo_openings(self, rows: WaitingRows) -> None:
+    def _fail(self, rows: WaitingRows, error: Exception | None) -> None:
+        """Rows did not run; None if their result is not finite."""
+        self._tell_failure(rows["id"].tolist(), error)
         for session in rows["session"][rows["opens"]].tolist():
             self._desk.undo_opening(session)

@@ -27,6 +27,7 @@ async def run_engine(member: Membership, begin: Begin, settings: ServeSettings, 
         0 after an ordered end; 1 if the engine was lost.
     """
     lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
     def observe(report: BatchReport) -> None:
         # What is computed before requests are let in is the replay of samples: no traffic, and no metric.
         if member.opened.is_set():

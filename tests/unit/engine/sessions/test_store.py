@@ -109,6 +109,22 @@ def test_sessions_that_find_no_room_in_memory_come_back_from_disk(start: Start) 
     assert counts.state_bytes["device"] + counts.state_bytes["host"] < 60 * 128
 
 
+def test_a_directory_that_is_full_is_told_and_the_engine_goes_on(start: Start, tmp_path: Path) -> None:
+    """Who would need room there gets 503 and is as before; sessions in memory do not notice."""
+    engine = start(device_bytes=1, host_bytes=1)
+    _opens(engine, range(20))
+    with closing(sqlite3.connect(tmp_path / "state" / "sessions.sqlite", isolation_level=None)) as database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'full'); END")
+    for number in (0, 1):
+        away, there = engine.now(
+            Ask(100 + number, key(number), np.ones((1 + number, 2))), Ask(200 + number, key(19), np.ones((0, 2)))
+        )
+        assert ("Unavailable", 3) == (away.error, there.steps)
+    with closing(sqlite3.connect(tmp_path / "state" / "sessions.sqlite", isolation_level=None)) as database:
+        database.execute("DROP TRIGGER full")
+    assert [4, 5] == [engine.now(Ask(300 + n, key(n), np.ones((1 + n, 2))))[0].steps for n in (0, 1)]
+
+
 def test_sessions_on_disk_end_after_their_idle_time_too(start: Start) -> None:
     """Whether anybody asks for them or not."""
     one = start()
