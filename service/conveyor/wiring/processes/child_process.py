@@ -26,6 +26,7 @@ class ChildProcess:
     Attributes:
         given: Where sockets for it are handed over.
         ready: What it said when it was.
+        opened: Whether it has taken requests, if it is a front end.
         failure: Why starting it again would not help, if it said so.
         families: What it counted, by its last word.
     """
@@ -35,6 +36,7 @@ class ChildProcess:
         self.number = number
         self.listener = listener
         self.ready: Ready | None = None
+        self.opened = False
         self.failure: str | None = None
         self.families: Sequence[Family] = ()
 

@@ -17,6 +17,7 @@ __all__ = [
     "Drain",
     "Failed",
     "Open",
+    "Opened",
     "Page",
     "Ready",
     "Role",
@@ -76,6 +77,11 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """From a front end: it takes requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """To any: answer what was accepted, then end."""
 
@@ -110,4 +116,4 @@ class Page:
     text: bytes
 
 
-CONTROL = Codec([Begin, Ready, Failed, Open, Drain, Collect, Collected, TellPage, Page])
+CONTROL = Codec([Begin, Ready, Failed, Open, Opened, Drain, Collect, Collected, TellPage, Page])

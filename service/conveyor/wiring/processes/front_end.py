@@ -89,6 +89,7 @@ async def _follow(core: Core, member: Membership, engines: _Engines) -> None:
     while True:
         await engines.available.wait()
         core.lifecycle.set(Phase.READY)
+        member.say_opened()
         await engines.unavailable.wait()
         core.lifecycle.set(Phase.STARTING)
 

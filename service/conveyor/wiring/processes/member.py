@@ -21,6 +21,7 @@ from conveyor.wiring.processes.control import (
     Drain,
     Failed,
     Open,
+    Opened,
     Page,
     Ready,
     TellPage,
@@ -57,6 +58,10 @@ class Membership:
     def say_ready(self, ready: Ready) -> None:
         """Tells that this process can do its work."""
         self._send(ready)
+
+    def say_opened(self) -> None:
+        """Tells that requests are taken."""
+        self._send(Opened())
 
     async def leave(self, failure: str | None = None) -> None:
         """Ends the connection once all is said.

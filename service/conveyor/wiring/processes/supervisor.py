@@ -30,6 +30,7 @@ from conveyor.wiring.processes.control import (
     Drain,
     Failed,
     Open,
+    Opened,
     Page,
     Ready,
     Role,
@@ -127,6 +128,10 @@ class _Supervisor:
         self._open = True
         for child in self._children:
             child.send(Open())
+        # Whoever reads the line and asks is not told that the server is starting.
+        while not all(child.opened for child in self._front_ends() if child.ready is not None):
+            await self._ready.wait()
+            self._ready.clear()
         say(f"ready after {time.monotonic() - began:.1f} s")
 
     async def _start(self, role: Role, listener: socket.socket | None, number: int = 0) -> None:
@@ -189,6 +194,9 @@ class _Supervisor:
                 self._ready.set()
                 if self._open:
                     child.send(Open())
+            case Opened():
+                child.opened = True
+                self._ready.set()
             case Failed(reason):
                 child.failure = reason
             case Collected(number, families):
