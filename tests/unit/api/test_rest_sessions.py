@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, MutableMapping
 
 import httpx
 import pytest
@@ -12,7 +13,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from conveyor.api.rest.app import create_app
+from conveyor.api.rest.door import Door
 from conveyor.api.rest.server import HttpServer
+from conveyor.api.rest.session_socket import SessionSockets
+from conveyor.gateway.call import Call
 from conveyor.lifecycle.phase import Lifecycle, Phase
 from support.session_gateway import RememberingEngine
 
@@ -213,6 +217,26 @@ async def test_a_client_that_vanishes_leaves_its_session(client, session) -> Non
         await stream.recv()
         stream.transport.abort()
     assert 4 == (await client.post(f"/v1/sessions/{session}/append", json={"values": [2]})).json()["steps"]
+
+
+async def test_a_socket_that_was_closed_beneath_is_served_to_its_end(
+    gateway, metrics, limits, lifecycle, session
+) -> None:
+    """What was read is applied, though no answer can be sent, and nothing stays behind."""
+    messages = ["websocket.connect", *["websocket.receive"] * 100, "websocket.disconnect"]
+
+    async def receive() -> dict[str, object]:
+        return {"type": messages.pop(0), "text": '{"values": [1]}'}
+
+    async def send(message: MutableMapping[str, object]) -> None:
+        if message["type"] != "websocket.accept":
+            raise RuntimeError("Unexpected ASGI message, after sending 'websocket.close'.")
+
+    async with asyncio.timeout(10):
+        scope = {"headers": [], "path": f"/v1/sessions/{session}/stream"}
+        await SessionSockets(gateway, Door.of(metrics, limits), lifecycle)(scope, receive, send)
+    told = await gateway.sessions.tell(Call("forecast", "test", "id", math.inf), session)
+    assert 102 == told.steps
 
 
 async def test_messages_are_counted_as_requests(client, session, request_count) -> None:

@@ -37,6 +37,10 @@ _GOING_AWAY: Final = 1001
 _REFUSED: Final = 1008
 _OVERLOADED: Final = 1013
 
+# What sending raises once the client has left, and once uvicorn has closed by itself: over a frame that is none or is
+# too large, or for want of a pong.
+_GONE: Final = (OSError, RuntimeError)
+
 
 class SessionSockets:
     """What answers `/v1/sessions/{id}/stream`, as an ASGI application for WebSockets. Event loop only.
@@ -140,7 +144,7 @@ class _Socket:
         self._to_send.set()
         await self._sending
         if not self._left:
-            with suppress(OSError):
+            with suppress(*_GONE):
                 await self._send({"type": "websocket.close", "code": _close_code(error), "reason": _reason(error)})
 
     def abandon(self) -> None:
@@ -203,8 +207,8 @@ class _Socket:
     async def _send_text(self, body: bytes) -> None:
         try:
             await self._send({"type": "websocket.send", "text": body.decode()})
-        except OSError:
-            # The client has gone; the reader is told so too.
+        except _GONE:
+            # The reader is told so too.
             self._left = True
 
 
