@@ -22,6 +22,8 @@ _SLAB_BYTES: Final = 64 * 2**20
 _FEWEST_SLOTS: Final = 8
 # States that leave the device together, as a part of those there: to look for the oldest costs a look at all of them.
 _SPILLED_TOGETHER: Final = 64
+# States that are written out of the host while others wait for the device.
+_TRIMMED_TOGETHER: Final = 1024
 
 
 class Residence:
@@ -113,6 +115,14 @@ class Residence:
             self._states.write(slots[on_device], states[on_device])
         if not on_device.all():
             self._host_states[slots[~on_device]] = states[~on_device]
+
+    def trim(self) -> None:
+        """Leaves to the state directory, if there is one, some of what the host has beyond its room: states that were
+        put there and not used since."""
+        excess = -self._room_on_host()
+        if excess > 0 and self._to_disk is not None:
+            oldest = self._idle_longest(ON_HOST, min(excess, _TRIMMED_TOGETHER), self._in_use())
+            self._write_out(oldest, self._host_states[self._table.slot[oldest]])
 
     def release(self, rows: Rows) -> None:
         """Frees the places of states."""

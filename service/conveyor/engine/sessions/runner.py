@@ -125,12 +125,13 @@ class SessionRunner:
                 sessions.desk.cancel(ids)
 
     def keep_house(self) -> None:
-        """Answers what is late, ends what is idle, and writes some of what changed."""
+        """Answers what is late, ends what is idle, and writes some of what changed or finds no room in memory."""
         now = self._clock()
         for sessions in self._models.values():
             sessions.desk.expire(now)
             try:
                 sessions.life.sweep(now)
+                sessions.life.residence.trim()
                 if sessions.life.save_some(now) and self._stored is not None:
                     self._stored.tidy()
             except Unavailable as error:

@@ -109,6 +109,20 @@ def test_sessions_that_find_no_room_in_memory_come_back_from_disk(start: Start) 
     assert counts.state_bytes["device"] + counts.state_bytes["host"] < 60 * 128
 
 
+def test_sessions_that_are_made_and_not_used_stay_within_the_room_of_the_host(start: Start) -> None:
+    """Forks lie there until they are used; they are written out, and come back."""
+    engine = start(device_bytes=1, host_bytes=16 * 128)
+    _opens(engine, range(1))
+    for number in range(1, 101):
+        engine.loop.session(SessionCall("fork", MODEL, key(0), other=key(number)))
+    engine.loop.step()
+    counts = engine.loop.stats().sessions[MODEL]
+    assert 101 == counts.live
+    assert 0 < counts.state_bytes["host"] <= 16 * 128
+    found = engine.now(*(Ask(number, key(number), np.ones((1, 2)), expected=3) for number in range(1, 101)))
+    assert [4] * 100 == [answer.steps for answer in found]
+
+
 def test_a_directory_that_is_full_is_told_and_the_engine_goes_on(start: Start, tmp_path: Path) -> None:
     """Who would need room there gets 503 and is as before; sessions in memory do not notice."""
     engine = start(device_bytes=1, host_bytes=1)
