@@ -142,6 +142,7 @@ async def test_a_socket_answers_each_message_in_order(client, session) -> None:
         ('{"values": ["x"], "id": 7}', {"id": 7, "code": "INVALID_ARGUMENT", "field": "values[0]"}),
         ('{"values": [1], "colour": 1, "id": "b"}', {"id": "b", "code": "INVALID_ARGUMENT", "field": "colour"}),
         ('{"values": [1], "expected_steps": 0, "id": "c"}', {"id": "c", "code": "ABORTED"}),
+        ('{"values": [1], "id": true}', {"code": "INVALID_ARGUMENT", "field": "id"}),
         ("[]", {"code": "INVALID_ARGUMENT"}),
         ('{"values": [], "id": "d"}', {"id": "d", "session": session, "steps": 4, "expires_in": 3600.0}),
     ]

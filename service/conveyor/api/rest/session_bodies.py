@@ -15,10 +15,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field
+from pydantic_core import PydanticCustomError
 
 from conveyor.api.rest.bodies import Levels, StrictBody, Values, within_limit
 from conveyor.api.rest.parsing import parse_body
 from conveyor.errors import InvalidArgument
+from conveyor.gateway.json_kind import kind_of
 from conveyor.gateway.limits import Limits
 from conveyor.gateway.observations import Appends, Observations
 from conveyor.gateway.series_input import values_from_nested
@@ -100,10 +102,19 @@ class AppendManyBody(StrictBody):
     quantiles: Levels | None = Field(default=None, description=_LEVELS)
 
 
+def _as_message_id(value: object) -> object:
+    """One fault for the field, not one for each type that it could have."""
+    if value is not None and type(value) not in (str, int):
+        raise PydanticCustomError("shape", "must be a string or an integer; got {kind}", {"kind": kind_of(value)})
+    return value
+
+
 class MessageBody(AppendBody):
     """A message of a session's WebSocket."""
 
-    id: str | int | None = Field(default=None, description="Comes back with the answer.")
+    id: Annotated[str | int | None, BeforeValidator(_as_message_id)] = Field(
+        default=None, description="Comes back with the answer."
+    )
 
 
 @dataclass(frozen=True, slots=True)
