@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, DeadlineExceeded, QueueFull, error_named
+from conveyor.errors import ConveyorError, QueueFull, error_named
 from conveyor.gateway.call import Call
 from conveyor.gateway.session_rows import SessionRowsDispatcher
+from conveyor.gateway.waiting import until_answered
 from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, Reply
 from conveyor.wire.sessions import SessionResults
@@ -40,11 +41,6 @@ class _Waiter:
     remaining: int
     done: asyncio.Future[None]
     call: Call
-
-    def expire(self) -> None:
-        """The deadline has passed."""
-        if not self.done.done():
-            self.done.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
 
 
 @dataclass(slots=True, eq=False)
@@ -111,14 +107,9 @@ class Dispatcher:
             model,
             [_Row(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
         )
-        timer = None
-        if math.isfinite(call.deadline):
-            timer = loop.call_later(max(0.0, call.deadline - self._clock()), waiter.expire)
         try:
-            await waiter.done
+            await until_answered(waiter.done, call.deadline, self._clock())
         finally:
-            if timer is not None:
-                timer.cancel()
             waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
             if waiting:
                 self._engine.cancel(waiting)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, DeadlineExceeded
+from conveyor.errors import ConveyorError
 from conveyor.gateway.call import Call
+from conveyor.gateway.waiting import until_answered
 from conveyor.wire.port import EnginePort
 from conveyor.wire.sessions import KEY_BYTES, SessionBlock, SessionCall, SessionResults, SessionState
 
@@ -103,11 +104,6 @@ class _Waiter:
     def end_id(self) -> int:
         return self.first_id + len(self.rows)
 
-    def expire(self) -> None:
-        """The deadline has passed."""
-        if not self.done.done():
-            self.done.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
-
     def settle(self, rows: npt.NDArray[np.int64] | int, count: int) -> None:
         self.answered[rows] = True
         self.remaining -= count
@@ -162,14 +158,9 @@ class SessionRowsDispatcher:
         elif self._flushing is None:
             self._flush_in(_GATHER_S)
         self._outboxes.setdefault(model, []).append(waiter)
-        timer = None
-        if math.isfinite(call.deadline):
-            timer = loop.call_later(max(0.0, call.deadline - self._clock()), waiter.expire)
         try:
-            await waiter.done
+            await until_answered(waiter.done, call.deadline, self._clock())
         finally:
-            if timer is not None:
-                timer.cancel()
             for row_id in range(first_id, first_id + count):
                 del self._waiters[row_id]
             if waiter.remaining:

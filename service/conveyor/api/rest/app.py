@@ -33,10 +33,10 @@ class App:
     """The application: the tasks, the models, health, metrics and a documentation page that works offline.
 
     The tasks and the sessions are answered in front of FastAPI, because they cost little beside its routing; a server
-    that knows `endpoints` may ask those without ASGI between. FastAPI answers everything else, also what is wrong with
-    a task's method.
+    that knows `short_paths` may ask those without ASGI between. FastAPI answers everything else, also what is wrong
+    with a task's method.
 
-    endpoints: the tasks by path.
+    short_paths: the tasks by path, as it stands in a request.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class App:
         others: ASGIApp,
         lifecycle: Lifecycle,
     ) -> None:
-        self.endpoints = endpoints
+        self.short_paths = {path.encode(): endpoint for path, endpoint in endpoints.items()}
         self.lifecycle = lifecycle
         self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}
         self._sessions, self._enveloped_sessions = sessions, Envelope(sessions, lifecycle)

@@ -58,7 +58,7 @@ class Connection(HttpToolsProtocol):
         self._short_body = b""
         if isinstance(self.app, App):
             self._lifecycle = self.app.lifecycle
-            self._short_paths = {path.encode(): endpoint for path, endpoint in self.app.endpoints.items()}
+            self._short_paths = self.app.short_paths
         self._common: tuple[object, bytes] = (None, b"")
         self._upgraded = False
         # A request that asks for a protocol we do not speak, until it is read again without its asking.
