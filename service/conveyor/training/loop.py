@@ -92,12 +92,19 @@ class _Run(Generic[ModelT, BatchT]):
         self._model, self._objective, self._training = model, objective, training
         self._checkpoint, self._progress = checkpoint, progress
         optimizer = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-        self._optimizer = optimizer(model.parameters(), training.learning_rate, weight_decay=training.weight_decay)
+        # not fused is not the same as None, which lets torch choose
+        self._optimizer = optimizer(
+            model.parameters(),
+            training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True if training.fused else None,
+        )
         # with averaging the development score is taken of the averages, and they are what is kept
         self._average = copy.deepcopy(model) if training.averaging else model
         self._best_weights = copy.deepcopy(model.state_dict())
         self._outcome = Outcome(epoch=0, measures={"score": -math.inf}, seconds=0.0)
         self._device_type = next(model.parameters()).device.type
+        self._num_batches = objective.num_batches()  # counted once: of many texts it takes longer than a step
         self._epoch = 0
         self._step = 0
 
@@ -131,7 +138,7 @@ class _Run(Generic[ModelT, BatchT]):
         torch.manual_seed(int(seed.generate_state(1)[0]))  # dropout draws from torch's stream
         self._model.train()
         batches = self._objective.epoch(np.random.default_rng(seed))
-        total, title = self._objective.num_batches(), f"epoch {self._epoch + 1}"
+        total, title = self._num_batches, f"epoch {self._epoch + 1}"
         with tqdm(batches, title, total, disable=not self._progress, leave=False, mininterval=1.0) as bar:
             for batch in bar:
                 loss = self._train_batch(batch)
@@ -162,7 +169,7 @@ class _Run(Generic[ModelT, BatchT]):
             return training.learning_rate * (self._step + 1) / training.warmup_steps
         if training.schedule == "constant":
             return training.learning_rate
-        total = max(1, training.epochs * self._objective.num_batches() - training.warmup_steps)
+        total = max(1, training.epochs * self._num_batches - training.warmup_steps)
         done = min(1.0, (self._step - training.warmup_steps) / total)
         return training.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 

@@ -29,6 +29,7 @@ from conveyor.training.recipe import ForecastRecipe, Recipe, SentimentRecipe, Ta
 from conveyor.training.repeats import without_repeats
 from conveyor.training.specs import build_text, forecast_spec, sentiment_spec, tag_spec
 from conveyor.training.start import Start
+from conveyor.training.teaching import Teachers
 from conveyor.training.vectors import cooccurrence_vectors
 
 __all__ = ["Plan", "make_plan"]
@@ -41,6 +42,7 @@ class Plan:
     spec: of the package.
     learner: what is trained; `shipped` makes of it, on the CPU, the network of the package.
     timed: inputs of the development part, as in `samples.jsonl`.
+    teachers: what learns before, if the recipe asks for it, for the objective to learn from.
     """
 
     spec: PackageSpec
@@ -48,6 +50,7 @@ class Plan:
     objective: Objective[Any, Any]
     timed: Sequence[Mapping[str, object]]
     shipped: Callable[[Any], Model] = lambda learner: learner
+    teachers: Teachers | None = None
 
 
 def make_plan(recipe: Recipe, data_dir: Path, models_dir: Path, work: Path, device: torch.device) -> Plan:
@@ -73,7 +76,8 @@ def make_plan(recipe: Recipe, data_dir: Path, models_dir: Path, work: Path, devi
 
 def _plan_sentiment(recipe: SentimentRecipe, data_dir: Path, work: Path, device: torch.device) -> Plan:
     dev = read_parts(recipe.data, "dev", data_dir, LabelledText)
-    train_part = without_repeats(_joined(read_parts(recipe.data, "train", data_dir, LabelledText)), _joined(dev))
+    labelled = _joined(read_parts(recipe.data, "train", data_dir, LabelledText))
+    train_part = without_repeats(labelled, _joined(dev), short=not recipe.training.short_repeats)
     unlabelled = _joined(read_parts(recipe.data, "text", data_dir, LabelledText))
     texts = [example.text for example in [*train_part, *unlabelled]]
     text, encoder = build_text(recipe.text, texts, work)
@@ -82,7 +86,31 @@ def _plan_sentiment(recipe: SentimentRecipe, data_dir: Path, work: Path, device:
     _begin_at_vectors(model, recipe, encoder, texts)
     model.to(device)
     objective = SentimentObjective(spec, encoder, train_part, dev, recipe.training, device)
-    return Plan(spec, model, objective, [{"input": example.text} for example in _joined(dev)])
+    inputs = [{"input": example.text} for example in _joined(dev)]
+    teaching = recipe.training.teaching
+    if teaching is None:
+        return Plan(spec, model, objective, inputs)
+    begun = {name: tensor.clone() for name, tensor in model.embeddings.state_dict().items()}
+
+    def make(seed: int) -> SequenceClassifier:
+        torch.manual_seed(seed)
+        teacher = SequenceClassifier(spec, recipe.training.dropout)
+        teacher.embeddings.load_state_dict(begun)
+        return teacher.to(device)
+
+    def is_short(example: LabelledText) -> bool:
+        return len(encoder.encode_ids(example.text)) <= teaching.longest
+
+    # a part is for sentences or for whole texts; teachers are judged by the first kind only
+    short_dev = {name: part for name, part in dev.items() if 2 * sum(map(is_short, part)) > len(part)}
+    short = SentimentObjective(spec, encoder, list(filter(is_short, train_part)), short_dev, recipe.training, device)
+    leaning = {recipe.labels[0]: -1, recipe.labels[-1]: 1}
+    asked = [
+        (encoder.encode_ids(example.text), leaning.get(example.label, 0) if example.share is None else 0)
+        for example in [*train_part, *unlabelled]
+    ]
+    teachers = Teachers(make, short, objective, encoder, asked, recipe.training, teaching)
+    return Plan(spec, model, objective, inputs, teachers=teachers)
 
 
 def _begin_at_vectors(

@@ -28,6 +28,7 @@ __all__ = [
     "SeriesRecipe",
     "TagRecipe",
     "TagTraining",
+    "Teaching",
     "TextRecipe",
     "Training",
     "load_recipe",
@@ -115,6 +116,9 @@ class Training(_Table):
     )
     patience: int = Field(ge=1, description="epochs without a better development score before training stops")
     optimizer: Literal["adam", "adamw"] = "adamw"
+    fused: bool = Field(
+        default=False, description="update all weights in one go: faster where the vocabulary is large, other last bits"
+    )
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -133,12 +137,29 @@ class Training(_Table):
     )
 
 
+class Teaching(_Table):
+    """Networks that learn first, without the long texts, and then label sentences of all texts for the one to come."""
+
+    teachers: int = Field(ge=1, description="how many, with the seeds after the recipe's own")
+    epochs: int = Field(ge=1, description="of each teacher; the rest of its training is as the recipe says")
+    longest: int = Field(ge=1, description="steps of the longest text that the teachers learn from")
+    sentences: int = Field(ge=1, description="most sentences that they label")
+    sharpness: float = Field(default=1.0, gt=0, description="factor of their mean log odds")
+    leaning: float = Field(
+        default=0.0, ge=0, description="log odds that a sentence of a labelled text gets on top, towards that label"
+    )
+
+
 class SentimentTraining(Training):
     padded_steps: int = Field(ge=1, description="most steps of a batch, padding included")
     rows: int = Field(ge=1, description="most rows of a batch")
     max_steps: int = Field(ge=1, description="longer texts lose their middle in training; they are scored whole")
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="share of ids made unknown in training")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    short_repeats: bool = Field(
+        default=True, description="learn texts of a few letters although the development part holds them too"
+    )
+    teaching: Teaching | None = None
 
 
 class TagTraining(Training):

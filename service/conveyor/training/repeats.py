@@ -20,13 +20,18 @@ _COMPARED = 32
 _SHORTEST = 12
 
 
-def without_repeats(train: Sequence[TextT], dev: Iterable[TextT]) -> list[TextT]:
-    """The training examples whose text does not begin as one of the development part."""
-    seen = {_key(example) for example in dev} - {""}
-    return [example for example in train if _key(example) not in seen]
+def without_repeats(train: Sequence[TextT], dev: Iterable[TextT], *, short: bool = False) -> list[TextT]:
+    """The training examples whose text does not begin as one of the development part.
+
+    Args:
+        short: Whether texts of few letters count too, as they should where training holds pieces of longer texts.
+    """
+    shortest = 1 if short else _SHORTEST
+    seen = {_key(example, shortest) for example in dev} - {""}
+    return [example for example in train if _key(example, shortest) not in seen]
 
 
-def _key(example: LabelledText | TaggedTokens) -> str:
+def _key(example: LabelledText | TaggedTokens, shortest: int) -> str:
     text = example.text if isinstance(example, LabelledText) else example.raw_text
     letters = "".join(character for character in text[: 4 * _COMPARED] if character.isalnum()).lower()
-    return letters[:_COMPARED] if len(letters) >= _SHORTEST else ""
+    return letters[:_COMPARED] if len(letters) >= shortest else ""

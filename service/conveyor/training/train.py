@@ -74,7 +74,15 @@ def train(
     for sample in samples:
         untrained.answer(sample)
     checkpoint = work / f"checkpoint-{_fingerprint(recipe)}.pt"
+    taught = 0.0
+    if plan.teachers is not None:
+        taught = plan.teachers.teach(
+            lambda number: checkpoint.with_stem(f"{checkpoint.stem}-teacher-{number}"),
+            resume=resume,
+            progress=progress,
+        )
     outcome = run(plan.learner, plan.objective, recipe.training, checkpoint, resume=resume, progress=progress)
+    outcome.seconds += taught
     if recipe.training.calibrate:
         plan.objective.calibrate(plan.learner)
     stored = _stored(plan.learner, recipe.training.stored)

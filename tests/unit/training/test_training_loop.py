@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, settings: dict[str
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("settings", [{}, {"averaging": 0.9, "schedule": "constant"}])
+@pytest.mark.parametrize("settings", [{}, {"averaging": 0.9, "schedule": "constant"}, {"fused": True}])
 def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path: Path, settings: dict[str, object]) -> None:
     """Killed in the fourth epoch and started again, it ends in the same weights, epoch and measures."""
     whole, expected = fit(LineObjective(), training(**settings), tmp_path / "whole.pt")
@@ -110,6 +110,23 @@ def test_it_stops_when_the_score_no_longer_improves(tmp_path: Path) -> None:
     assert best.shape == weights.shape
     constant = training(patience=2, schedule="constant")
     assert torch.equal(best, fit(LineObjective(scores), constant, tmp_path / "c.pt")[0])
+
+
+def test_a_fused_update_is_the_same_update(tmp_path: Path) -> None:
+    """But for the last bits."""
+    plain, _ = fit(LineObjective(), training(weight_decay=0.1), tmp_path / "plain.pt")
+    fused, _ = fit(LineObjective(), training(weight_decay=0.1, fused=True), tmp_path / "fused.pt")
+    assert torch.allclose(plain, fused, atol=1e-4)
+
+
+def test_batches_are_counted_once(tmp_path: Path) -> None:
+    """Counting those of many texts takes longer than learning from one."""
+    objective = LineObjective()
+    counted = []
+    count = objective.num_batches
+    objective.num_batches = lambda: counted.append(1) or count()  # type: ignore[method-assign,func-returns-value]
+    fit(objective, training(), tmp_path / "a.pt")
+    assert len(counted) == 1
 
 
 def test_it_can_end_before_its_schedule(tmp_path: Path) -> None:

@@ -141,8 +141,29 @@ def make_recipe(folder: Path, task: str) -> Path:
     return path
 
 
+TEACHING = """
+[training.teaching]
+teachers = 2
+epochs = 1
+longest = 8
+sentences = 6
+leaning = 0.5
+"""
+
+
+def taught(folder: Path) -> Path:
+    """The sentiment recipe with teachers, and unlabelled text with sentences for them."""
+    path = make_recipe(folder, "sentiment")
+    (folder / "text.txt").write_text("a good film . a bad one ! and a warm film .\n", encoding="utf-8")
+    text = path.read_text(encoding="utf-8").replace("dim = 4 }", 'dim = 4, vectors = "cooccurrence" }')
+    at = text.index("[[data]]")
+    text = text[:at] + TEACHING.lstrip() + "\n" + text[at:] + data_table(folder / "text.txt", "text", "lines")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 def trained(folder: Path, task: str, **options: object) -> Path:
-    path = make_recipe(folder, task)
+    path = taught(folder) if task == "taught" else make_recipe(folder, task)
     threads = torch.get_num_threads()
     try:
         return train(path, folder, folder / "models", folder / "work", progress=False, **options)  # type: ignore[arg-type]
@@ -195,11 +216,23 @@ def test_training_again_writes_the_next_version_with_the_same_bytes(tmp_path: Pa
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-@pytest.mark.parametrize("task", ["sentiment", "words", "forecast"])
+@pytest.mark.parametrize("task", ["sentiment", "taught", "words", "forecast"])
 def test_training_twice_gives_the_same_weights(tmp_path: Path, task: str) -> None:
     """On one thread, bit for bit, from nothing."""
     one, two = trained(tmp_path / "a", task), trained(tmp_path / "b", task)
     assert (one / "weights.safetensors").read_bytes() == (two / "weights.safetensors").read_bytes()
+
+
+def test_teachers_learn_first_and_are_not_learned_again(tmp_path: Path) -> None:
+    """A checkpoint for each beside the pupil's; a training that goes on gives the same weights."""
+    first = trained(tmp_path, "taught")
+    stems = sorted(path.stem.split("-", 2)[-1] for path in (tmp_path / "work").rglob("checkpoint-*-teacher-*.pt"))
+    assert ["teacher-1", "teacher-2"] == stems
+    for path in (tmp_path / "work").rglob("checkpoint-*.pt"):
+        if "teacher" not in path.stem:
+            path.unlink()
+    again = trained(tmp_path, "taught")
+    assert (first / "weights.safetensors").read_bytes() == (again / "weights.safetensors").read_bytes()
 
 
 def test_weights_are_stored_as_the_recipe_says(package: Path) -> None:

@@ -22,6 +22,12 @@ def test_short_texts_are_said_by_many() -> None:
     assert short == without_repeats(short, short)
 
 
+def test_pieces_of_texts_are_compared_however_short() -> None:
+    """A phrase that is a whole text of the development part is a copy, where the recipe says so."""
+    train = [LabelledText("Cool .", "1"), LabelledText("cool jazz", "1"), LabelledText("...", "0")]
+    assert train[1:] == without_repeats(train, [LabelledText("cool", "1"), LabelledText("!", "0")], short=True)
+
+
 def test_sentences_of_tokens_are_compared_by_their_text() -> None:
     """However they are cut."""
     dev = [TaggedTokens(("我们", "昨天", "从", "上海", "飞到", "了", "北京", "开会"), ("x",) * 8)]

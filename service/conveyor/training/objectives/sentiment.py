@@ -55,6 +55,25 @@ class SentimentObjective:
             for name, part in dev.items()
         }
 
+    def learn_too(self, rows: Sequence[npt.NDArray[np.int32]], shares: npt.NDArray[np.float32]) -> None:
+        """Adds examples to learn from.
+
+        Args:
+            rows: int32 [steps, columns] each, one step at least.
+            shares: float32 [rows], the probability of the last label; the rest is the first one's.
+        """
+        targets = np.zeros((len(rows), len(self._spec.labels)), dtype=np.float32)
+        targets[:, 0], targets[:, -1] = 1.0 - shares, shares
+        self._rows += rows
+        self._targets = np.concatenate([self._targets, targets])
+        self._lengths = np.concatenate([self._lengths, np.array([len(row) for row in rows], dtype=np.int64)])
+
+    @torch.no_grad()
+    def log_odds(self, model: SequenceClassifier, rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.float64]:
+        """What a model says of rows: float64 [rows], the last label's logit minus the first one's."""
+        logits: npt.NDArray[np.float64] = self._logits(model, rows).double().numpy()
+        return logits[:, -1] - logits[:, 0]
+
     def num_batches(self) -> int:
         return len(self._batches(np.random.default_rng(0)))
 
