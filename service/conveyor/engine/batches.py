@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,11 @@ def assemble(plan: Plan) -> Batch:
         # Rows without steps need no stair, but they are answered.
         stairs = [Stair(bucket(len(rows)), stairs[0].steps), *stairs[1:]]
     lengths = np.zeros(stairs[0].rows, dtype=np.int32)
-    lengths[: len(rows)] = [row.length for row in rows]
+    lengths[: len(rows)] = plan.lengths
     first = rows[0].inputs
     inputs = np.zeros((len(lengths), sum(stair.steps for stair in stairs), first.shape[1]), dtype=first.dtype)
-    for index, row in enumerate(rows):
-        inputs[index, : row.length] = row.inputs
+    for padded, row in zip(inputs, rows, strict=False):
+        padded[: row.length] = row.inputs
     return Batch(inputs, lengths, stairs)
 
 
@@ -55,47 +55,37 @@ def answer(
         in_chunks: Whether it was one long row.
     """
     count = len(rows)
+    useful = int(lengths.sum())
     ids = np.array([row.id for row in rows], dtype=np.int64)
-    finite = _finite_rows(result, lengths)
+    arrays = {name: array[:count] for name, array in result.arrays.items()}
+    finite = _finite_rows(arrays, result.stepwise, lengths)
     failed: list[Reply] = []
     if finite is not None:
         message = "the model gave a result that is not finite"
         failed = [FailureBlock(model, ids[~finite].tolist(), Internal.__name__, message)]
-        ids, queue_s = ids[finite], queue_s[finite]
-    kept = np.arange(count) if finite is None else np.flatnonzero(finite)
-    useful = sum(row.length for row in rows)
+        ids, queue_s, lengths = ids[finite], queue_s[finite], lengths[finite]
+        arrays = {name: array[finite] for name, array in arrays.items()}
+    if result.stepwise:
+        # The rows one after another, without padding.
+        arrays = {name: array[np.arange(array.shape[1]) < lengths[:, None]] for name, array in arrays.items()}
     report = BatchReport(model, queue_s, compute_s, count, in_chunks, useful, padding_steps)
-    return [ResultBlock(ids, lengths[kept], result.stepwise, _flatten(result, kept, lengths), report), *failed]
+    return [ResultBlock(ids, lengths, result.stepwise, arrays, report), *failed]
 
 
-def _finite_rows(result: BatchResult, lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_] | None:
+def _finite_rows(
+    arrays: Mapping[str, npt.NDArray[np.generic]], stepwise: bool, lengths: npt.NDArray[np.int32]
+) -> npt.NDArray[np.bool_] | None:
     """Which rows came out free of NaN and infinity, bool [rows]; None if all did. Steps past a row's end do not
     count."""
     count = len(lengths)
-    every = [np.isfinite(array[:count].astype(np.float32, copy=False)) for array in result.arrays.values()]
+    every = [np.isfinite(array.astype(np.float32, copy=False)) for array in arrays.values()]
     if all(good.all() for good in every):
         return None
     finite: npt.NDArray[np.bool_] = np.ones(count, dtype=np.bool_)
     for good in every:
-        if result.stepwise:
+        if stepwise:
             past_end = np.arange(good.shape[1]) >= lengths[:, None]
             finite &= (good.reshape(*past_end.shape, -1).all(axis=-1) | past_end).all(axis=1)
         else:
             finite &= good.reshape(count, -1).all(axis=1)
     return None if finite.all() else finite
-
-
-def _flatten(
-    result: BatchResult, keep: npt.NDArray[np.intp], lengths: npt.NDArray[np.int32]
-) -> dict[str, npt.NDArray[np.generic]]:
-    """The rows `keep` of a result, one after another, without padding.
-
-    Args:
-        keep: int [kept], indices of rows.
-        lengths: int32 [rows], steps of all rows.
-    """
-    if not result.stepwise:
-        return {name: array[keep] for name, array in result.arrays.items()}
-    return {
-        name: array[keep][np.arange(array.shape[1]) < lengths[keep][:, None]] for name, array in result.arrays.items()
-    }

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from conveyor.domain import ModelKey
 from conveyor.lifecycle.background import Background
@@ -166,29 +165,22 @@ class EngineHost:
             self._send(number, ids, FailureBlock(reply.model, own_ids, reply.error, reply.message))
 
     def _send_results(self, results: ResultBlock | SessionResults) -> None:
-        rows = sum(len(front_end.rows) for front_end in self._front_ends.values())
-        for number, block in _by_front_end(results):
+        if len(results.ids) == 0:
+            # Every row of the execution failed, and is told so in a block of its own.
+            return
+        rows = sum([len(front_end.rows) for front_end in self._front_ends.values()])
+        owners = results.ids >> _ID_BITS
+        numbers = set(owners.tolist())
+        for number in numbers:
+            mine = owners == number
+            part = results if len(numbers) == 1 else results.rows(mine)
             own = len(self._front_ends[number].rows) if number in self._front_ends else 0
-            report = block.report if rows == own else replace(block.report, rows_elsewhere=rows - own)
-            self._send(number, block.ids.tolist(), replace(block, ids=block.ids & _OWN_ID, report=report))
+            # Every part tells what the whole execution cost.
+            report = results.report.of(mine, rows_elsewhere=rows - own)
+            self._send(number, part.ids.tolist(), replace(part, ids=part.ids & _OWN_ID, report=report))
 
     def _send(self, number: int, ids: list[int], message: Reply) -> None:
         front_end = self._front_ends.get(number)
         if front_end is not None and front_end.channel is not None:
             front_end.rows.difference_update(ids)
             front_end.channel.send(message)
-
-
-def _by_front_end(block: ResultBlock | SessionResults) -> Iterator[tuple[int, ResultBlock | SessionResults]]:
-    """The rows of a result, a block for each front end; all blocks carry the report of the whole execution."""
-    if len(block.ids) == 0:
-        # Every row of the execution failed, and is told so in a block of its own.
-        return
-    owners = block.ids >> _ID_BITS
-    if (owners == owners[0]).all():
-        yield int(owners[0]), block
-        return
-    for number in np.unique(owners).tolist():
-        mine: npt.NDArray[np.bool_] = owners == number
-        part = block.rows(mine)
-        yield number, replace(part, report=replace(part.report, queue_s=part.report.queue_s[mine]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -142,28 +143,30 @@ class EngineLoop(Generic[ScanT]):
         if served is None:
             self._outbox.fail(block.model, block.ids.tolist(), NotFound, f"model {block.model.name!r} is not loaded")
             return
-        refused: list[int] = []
-        for line, row in self._rows(block, served):
-            refused += self._backlog.add(line, [row])
+        rows = self._rows(block, served.costs.row_step_s)
+        if max([row.length for row in rows], default=0) <= served.longest_whole:
+            refused = self._backlog.add(served.whole, rows)
+        else:
+            refused = []
+            for row in rows:
+                line = served.chunks if row.length > served.longest_whole else served.whole
+                refused += self._backlog.add(line, [row])
         self._outbox.fail(block.model, refused, QueueFull, "the queue is full; try again later")
 
-    def _rows(self, block: RowBlock, served: Served) -> list[tuple[Line, Row]]:
+    def _rows(self, block: RowBlock, row_step_s: float) -> list[Row]:
         now = self._clock()
-        row_step_s = served.costs.row_step_s
-        ahead_s: dict[int, float] = {}
-        found = []
-        end = 0
-        columns = (block.ids, block.deadlines, block.priorities, block.requests, block.lengths)
-        for row_id, deadline, priority, request, length in zip(*(c.tolist() for c in columns), strict=True):
-            start, end = end, end + length
-            before_s = ahead_s.get(request, 0.0)
-            ahead_s[request] = before_s + row_step_s * length
-            due = due_time(now, deadline, priority, before_s)
+        inputs, lengths, requests = block.inputs, block.lengths.tolist(), block.requests.tolist()
+        parts = [inputs]
+        if len(lengths) != 1:
             # A view would keep the whole block in memory for as long as its last row waits.
-            inputs = block.inputs[start:end].copy() if len(block.ids) > 1 else block.inputs
-            row = Row(row_id, due, deadline, now, inputs)
-            found.append((served.chunks if length > served.longest_whole else served.whole, row))
-        return found
+            ends = accumulate(lengths)
+            parts = [inputs[end - length : end].copy() for length, end in zip(lengths, ends, strict=True)]
+        alone = len(set(requests)) == len(requests)
+        ahead_s = repeat(0.0, len(requests)) if alone else _ahead_s(requests, lengths, row_step_s)
+        deadlines = block.deadlines.tolist()
+        due = map(due_time, repeat(now), deadlines, block.priorities.tolist(), ahead_s)
+        columns = due, block.ids.tolist(), lengths, deadlines, repeat(now, len(lengths)), parts
+        return list(map(Row._make, zip(*columns, strict=True)))
 
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for."""
@@ -250,13 +253,12 @@ class EngineLoop(Generic[ScanT]):
         assert queue is not None
         now = self._clock()
         rows = form_batch(queue, self._limits, self._budget.steps, served.costs, now)
-        self._backlog.remove([row.id for row in rows])
+        self._backlog.take(served.whole, rows)
         self._outbox.work_on(served.model, [row.id for row in rows])
         plan = plan_batch(rows, served.costs)
         end = now + plan.seconds
-        late = [row for row in rows if row.deadline < end]
-        if late:
-            served.fail_late(late, self._outbox)
+        if min([row.deadline for row in rows]) < end:
+            served.fail_late([row for row in rows if row.deadline < end], self._outbox)
             rows = [row for row in rows if row.deadline >= end]
             plan = plan_batch(rows, served.costs)
         if rows:
@@ -272,7 +274,7 @@ class EngineLoop(Generic[ScanT]):
             batch = assemble(plan)
             result = self._executor.run(model, batch)
             compute_s = self._clock() - started
-            padding = 0 if served.costs.ragged else computed_steps(batch.stairs) - sum(row.length for row in rows)
+            padding = 0 if served.costs.ragged else computed_steps(batch.stairs) - sum(plan.lengths)
             queue_s = started - np.array([row.arrival for row in rows])
             lengths = batch.lengths[: len(rows)]
             replies = answer(model, rows, lengths, result, queue_s, compute_s, padding, in_chunks=False)
@@ -297,3 +299,12 @@ class EngineLoop(Generic[ScanT]):
         served.costs.observe(plan.seconds, compute_s)
         for reply in replies:
             self._outbox.send(reply)
+
+
+def _ahead_s(requests: Sequence[int], lengths: Sequence[int], row_step_s: float) -> Iterator[float]:
+    """For each row, the device time of the rows of its request before it."""
+    steps: dict[int, int] = {}
+    for request, length in zip(requests, lengths, strict=True):
+        before = steps.get(request, 0)
+        steps[request] = before + length
+        yield row_step_s * before

@@ -25,11 +25,12 @@ class Outbox:
 
     def __init__(self, reply: Callable[[Reply], None]) -> None:
         self._reply = reply
-        self._under_way: dict[int, ModelKey] = {}
+        self._model: ModelKey | None = None
+        self._under_way: set[int] = set()
 
     def work_on(self, model: ModelKey, ids: Sequence[int]) -> None:
         """These rows, and no others, are in an execution from now on."""
-        self._under_way = dict.fromkeys(ids, model)
+        self._model, self._under_way = model, set(ids)
 
     def put_down(self) -> None:
         """No row is in an execution any more: what was not answered stands in a queue or in a lane."""
@@ -37,12 +38,11 @@ class Outbox:
 
     def under_way(self, model: ModelKey) -> list[int]:
         """The rows in an execution that are not answered."""
-        return [row_id for row_id, running in self._under_way.items() if running == model]
+        return list(self._under_way) if model == self._model else []
 
     def send(self, reply: Reply) -> None:
         """An answer leaves."""
-        for row_id in reply.ids if isinstance(reply, FailureBlock) else reply.ids.tolist():
-            self._under_way.pop(row_id, None)
+        self._under_way.difference_update(reply.ids if isinstance(reply, FailureBlock) else reply.ids.tolist())
         self._reply(reply)
 
     def fail(self, model: ModelKey, ids: Sequence[int], error: type[Exception], message: str) -> None:

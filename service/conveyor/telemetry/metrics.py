@@ -21,6 +21,7 @@ from prometheus_client import (
 
 from conveyor.domain import ModelKey
 from conveyor.errors import Code
+from conveyor.telemetry.batches import BATCH_METRICS, BatchCounts
 from conveyor.telemetry.catalogue import METRICS, Kind
 from conveyor.telemetry.merge import Family, snapshot
 
@@ -54,7 +55,11 @@ class Metrics:
         self._counted: dict[tuple[str, str, str], int] = {}
         # The client builds a key of its labels each time it is asked for a series.
         self._of_requests: dict[tuple[str, str, str, str, Code], tuple[Counter, Histogram]] = {}
+        self._batches = BatchCounts()
+        self._registry.register(self._batches)
         for metric in METRICS:
+            if metric.name in BATCH_METRICS:
+                continue
             match metric.kind:
                 case Kind.COUNTER:
                     self._counters[metric.name] = Counter(
@@ -90,18 +95,9 @@ class Metrics:
         useful_steps: int,
         padding_steps: int,
     ) -> None:
-        """Counts a batch that ran. `queue_s`: seconds each row waited, [rows].
-
-        The waits are observed one by one, at 0.55 µs each (4 096 in 2.2 ms, on the build machine's CPU).
-        """
-        queue = self._histograms["conveyor_queue_duration_seconds"].labels(model=model)
-        for waited_s in np.asarray(queue_s, dtype=np.float64).tolist():
-            queue.observe(waited_s)
-        self._histograms["conveyor_compute_duration_seconds"].labels(model=model).observe(compute_s)
-        self._histograms["conveyor_batch_size"].labels(model=model).observe(rows)
-        steps = self._counters["conveyor_batch_steps_total"]
-        steps.labels(model=model, kind="useful").inc(useful_steps)
-        steps.labels(model=model, kind="padding").inc(padding_steps)
+        """Counts a batch that ran. `queue_s`: seconds each row waited, [rows]."""
+        waited_s = np.asarray(queue_s, dtype=np.float64)
+        self._batches.add(model, waited_s, compute_s, rows, useful_steps, padding_steps)
 
     def rejected(self, model: str, reason: str) -> None:
         """Counts a request that was refused before any work."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ class Codec:
         return self._decoders[raw[0]].decode(memoryview(raw)[1:])
 
 
+_dtype = functools.cache(np.dtype)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
@@ -64,4 +68,4 @@ def _restore(kind: Any, value: Any) -> object:
 
 
 def _array(dtype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[np.generic]:
-    return np.frombuffer(raw, dtype=np.dtype(dtype)).reshape(shape).copy()
+    return np.ndarray(shape, _dtype(dtype), bytearray(raw))

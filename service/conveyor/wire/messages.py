@@ -100,6 +100,19 @@ class BatchReport:
     padding_steps: int
     rows_elsewhere: int = 0
 
+    def of(self, chosen: npt.NDArray[np.bool_], rows_elsewhere: int) -> BatchReport:
+        """The report to whoever has some of the rows. chosen: bool [rows answered]."""
+        return BatchReport(
+            self.model,
+            self.queue_s[chosen],
+            self.compute_s,
+            self.rows,
+            self.in_chunks,
+            self.useful_steps,
+            self.padding_steps,
+            rows_elsewhere,
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResultBlock:

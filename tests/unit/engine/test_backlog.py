@@ -11,7 +11,7 @@ from conveyor.engine.batching.backlog import Backlog, BacklogLimits, Row
 
 def row(row_id: int, *, length: int = 1, due: float = 0.0, deadline: float = float("inf")) -> Row:
     """A row of one column."""
-    return Row(row_id, due, deadline, 0.0, np.zeros((length, 1), dtype=np.int32))
+    return Row(due, row_id, length, deadline, 0.0, np.zeros((length, 1), dtype=np.int32))
 
 
 def backlog(rows: int = 10, steps: int = 100) -> Backlog[str]:

@@ -13,7 +13,7 @@ def test_rows_without_steps_are_in_the_batch() -> None:
     """However many there are beside rows with steps."""
     lengths = [0, 4, 0, 0, 2, 0, 0, 0]
     rows = [
-        Row(number, 0.0, NO_DEADLINE, 0.0, np.full((length, 1), 7, dtype=np.int32))
+        Row(0.0, number, length, NO_DEADLINE, 0.0, np.full((length, 1), 7, dtype=np.int32))
         for number, length in enumerate(lengths)
     ]
     plan = plan_batch(rows, uniform_costs(row_step_s=1e-6, call_s=1e-4))

@@ -25,7 +25,7 @@ lengths_lists = st.lists(st.integers(0, 700), min_size=1, max_size=64)
 def backlog_of(lengths: list[int]) -> Backlog[str]:
     """Rows with ids 0, 1, … in order of urgency."""
     backlog: Backlog[str] = Backlog(BacklogLimits(rows=10_000, steps=10_000_000))
-    rows = [Row(i, float(i), float("inf"), 0.0, np.zeros((n, 1), dtype=np.int32)) for i, n in enumerate(lengths)]
+    rows = [Row(float(i), i, n, float("inf"), 0.0, np.zeros((n, 1), dtype=np.int32)) for i, n in enumerate(lengths)]
     backlog.add("m", rows)
     return backlog
 
@@ -53,7 +53,7 @@ def test_no_row_gets_company_that_would_make_it_late() -> None:
     backlog = backlog_of([20] * 64)
     (urgent,) = [row for row in backlog.queue("m") or () if row.id == 0]
     backlog.remove([0])
-    backlog.add("m", [replace(urgent, deadline=COSTS.estimate_s(2, 20) * 1.5)])
+    backlog.add("m", [urgent._replace(deadline=COSTS.estimate_s(2, 20) * 1.5)])
     queue = backlog.queue("m")
     assert queue is not None
     assert len(form_batch(queue, BatchLimits(), 65_536, COSTS, 0.0)) < 10

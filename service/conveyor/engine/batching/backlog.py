@@ -6,14 +6,18 @@ import itertools
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from conveyor.wire.messages import Inputs
 
 __all__ = ["Backlog", "BacklogLimits", "Queue", "Row"]
 
 KeyT = TypeVar("KeyT", bound=Hashable)
+EntryT = TypeVar("EntryT", bound=tuple[Any, ...])
+
+# To go through a list costs less than to find a place for each of some rows, if it is at most so many times as long.
+_SIEVED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,65 +28,74 @@ class BacklogLimits:
     steps: int
 
 
-@dataclass(slots=True, eq=False)
-class Row:
-    """A row that waits. Nothing of it changes.
+class Row(NamedTuple):
+    """A row that waits. Rows are in order of urgency: by when they are due, then by id, which no two have in common.
 
     due: monotonic seconds by which it should run; the earliest goes first. Never after the deadline.
+    length: steps of the row.
     deadline: monotonic seconds after which it must not run.
     arrival: monotonic seconds.
     inputs: int32 or float32 [length, width].
-    length: steps of the row.
     """
 
-    id: int
     due: float
+    id: int
+    length: int
     deadline: float
     arrival: float
     inputs: Inputs
-    length: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.length = len(self.inputs)
 
 
 class Queue:
     """The rows of one model that wait: by urgency and by length at once. At least one row.
 
     Orders are plain lists: up to some ten thousand rows, to move what stands behind a place costs less than a tree
-    costs at any size. Ids are unique, so no comparison comes to the rows themselves.
+    costs at any size. Rows come and go many at a time, and mostly come in order: a list is merged and sieved faster
+    than row by row.
     """
 
     def __init__(self) -> None:
-        self._by_due: list[tuple[float, int, Row]] = []
-        self._by_length: list[tuple[int, float, int, Row]] = []
-        self._by_deadline: list[tuple[float, int, Row]] = []
+        self._by_due: list[Row] = []
+        self._by_length: list[tuple[int, Row]] = []
+        # Of those that have one.
+        self._by_deadline: list[tuple[float, Row]] = []
+        # Not in these orders yet: they are made when somebody asks.
+        self._added: list[Row] = []
 
     def __len__(self) -> int:
-        return len(self._by_due)
+        return len(self._by_due) + len(self._added)
 
     def __iter__(self) -> Iterator[Row]:
-        return (entry[-1] for entry in self._by_due)
+        self._settle()
+        return iter(self._by_due)
 
-    def add(self, row: Row) -> None:
-        """Adds a row."""
-        insort(self._by_due, (row.due, row.id, row))
-        insort(self._by_length, (row.length, row.due, row.id, row))
-        insort(self._by_deadline, (row.deadline, row.id, row))
+    def add(self, rows: Sequence[Row]) -> None:
+        """Adds rows."""
+        self._added += rows
 
-    def remove(self, row: Row) -> None:
-        """Removes a row that is inside."""
-        # An entry stands right behind its own beginning.
-        del self._by_due[bisect_left(self._by_due, (row.due, row.id))]
-        del self._by_length[self._place(row)]
-        del self._by_deadline[bisect_left(self._by_deadline, (row.deadline, row.id))]
+    def remove(self, rows: Collection[Row]) -> None:
+        """Removes rows that are inside."""
+        self._settle()
+        if len(rows) * _SIEVED < len(self._by_due):
+            for row in rows:
+                del self._by_due[bisect_left(self._by_due, row)]
+                del self._by_length[self._place(row)]
+                if row.deadline < math.inf:
+                    del self._by_deadline[bisect_left(self._by_deadline, (row.deadline, row))]
+        else:
+            gone = {row.id for row in rows}
+            self._by_due = [row for row in self._by_due if row.id not in gone]
+            self._by_length = [entry for entry in self._by_length if entry[1].id not in gone]
+            self._by_deadline = [entry for entry in self._by_deadline if entry[1].id not in gone]
 
     def most_urgent(self) -> Row:
         """The row that is due first."""
-        return self._by_due[0][-1]
+        self._settle()
+        return self._by_due[0]
 
     def like(self, row: Row, longest: float = math.inf) -> Iterator[Row]:
         """The rows of up to `longest` steps, `row` itself first, then by how near their length is to its."""
+        self._settle()
         order, length = self._by_length, row.length
         shorter = self._place(row) - 1
         longer = shorter + 2
@@ -90,23 +103,33 @@ class Queue:
         yield row
         while shorter >= 0 or longer < last:
             if longer >= last or (shorter >= 0 and length - order[shorter][0] <= order[longer][0] - length):
-                yield order[shorter][-1]
+                yield order[shorter][1]
                 shorter -= 1
             else:
-                yield order[longer][-1]
+                yield order[longer][1]
                 longer += 1
 
     @property
     def next_deadline(self) -> float:
-        """The earliest deadline; monotonic seconds."""
-        return self._by_deadline[0][0]
+        """The earliest deadline, infinity if there is none; monotonic seconds."""
+        self._settle()
+        return self._by_deadline[0][0] if self._by_deadline else math.inf
 
     def expired(self, now: float) -> list[Row]:
         """The rows whose deadline has passed."""
-        return [entry[-1] for entry in itertools.takewhile(lambda entry: entry[0] <= now, self._by_deadline)]
+        self._settle()
+        return [row for _, row in itertools.takewhile(lambda entry: entry[0] <= now, self._by_deadline)]
+
+    def _settle(self) -> None:
+        added = self._added
+        if added:
+            self._added = []
+            _merge(self._by_due, added)
+            _merge(self._by_length, [(row.length, row) for row in added])
+            _merge(self._by_deadline, [(row.deadline, row) for row in added if row.deadline < math.inf])
 
     def _place(self, row: Row) -> int:
-        return bisect_left(self._by_length, (row.length, row.due, row.id))
+        return bisect_left(self._by_length, (row.length, row))
 
 
 class Backlog(Generic[KeyT]):
@@ -121,38 +144,62 @@ class Backlog(Generic[KeyT]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, key: KeyT, rows: Iterable[Row]) -> Sequence[int]:
+    def add(self, key: KeyT, rows: Sequence[Row]) -> Sequence[int]:
         """Queues rows; returns the ids of those that found no room. A row that waits alone always fits."""
-        refused = []
-        for row in rows:
-            full = len(self._rows) >= self._limits.rows or self._steps + row.length > self._limits.steps
-            if full and self._rows:
-                refused.append(row.id)
-            else:
-                self.put_back(key, row)
+        count, steps = len(self._rows), self._steps + sum([row.length for row in rows])
+        refused: list[int] = []
+        if count + len(rows) > self._limits.rows or steps > self._limits.steps:
+            fitting = []
+            steps = self._steps
+            for row in rows:
+                full = count >= self._limits.rows or steps + row.length > self._limits.steps
+                if full and count:
+                    refused.append(row.id)
+                else:
+                    fitting.append(row)
+                    count += 1
+                    steps += row.length
+            rows = fitting
+        if rows:
+            self._put(key, rows, steps)
         return refused
 
     def put_back(self, key: KeyT, row: Row) -> None:
         """Queues a row that was accepted before, whether there is room or not."""
+        self._put(key, [row], self._steps + row.length)
+
+    def _put(self, key: KeyT, rows: Sequence[Row], steps: int) -> None:
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = Queue()
-        queue.add(row)
-        self._rows[row.id] = (key, row)
-        self._steps += row.length
+        queue.add(rows)
+        for row in rows:
+            self._rows[row.id] = key, row
+        self._steps = steps
 
-    def remove(self, ids: Collection[int]) -> None:
+    def remove(self, ids: Iterable[int]) -> None:
         """Drops rows; ids that do not wait are ignored."""
+        found: dict[KeyT, list[Row]] = {}
         for row_id in ids:
-            found = self._rows.pop(row_id, None)
-            if found is None:
-                continue
-            key, row = found
-            self._steps -= row.length
-            queue = self._queues[key]
-            queue.remove(row)
-            if not queue:
-                del self._queues[key]
+            entry = self._rows.pop(row_id, None)
+            if entry is not None:
+                found.setdefault(entry[0], []).append(entry[1])
+        for key, rows in found.items():
+            self._drop(key, rows)
+
+    def take(self, key: KeyT, rows: Collection[Row]) -> None:
+        """Removes rows that wait under a key."""
+        for row in rows:
+            del self._rows[row.id]
+        self._drop(key, rows)
+
+    def _drop(self, key: KeyT, rows: Collection[Row]) -> None:
+        self._steps -= sum([row.length for row in rows])
+        queue = self._queues[key]
+        if len(rows) == len(queue):
+            del self._queues[key]
+        else:
+            queue.remove(rows)
 
     def expired(self, now: float) -> Mapping[KeyT, Sequence[int]]:
         """The rows whose deadline has passed, by key."""
@@ -164,8 +211,7 @@ class Backlog(Generic[KeyT]):
 
     def ids(self, key: KeyT) -> Sequence[int]:
         """The rows that wait under a key, most urgent first."""
-        queue = self._queues.get(key)
-        return [row.id for row in queue] if queue else []
+        return [row.id for row in self._queues.get(key, ())]
 
     def waiting(self) -> Collection[KeyT]:
         """The keys under which rows wait."""
@@ -174,3 +220,17 @@ class Backlog(Generic[KeyT]):
     def queue(self, key: KeyT) -> Queue | None:
         """The rows under a key, None if there are none."""
         return self._queues.get(key)
+
+
+def _merge(order: list[EntryT], entries: list[EntryT]) -> None:
+    """Adds entries to an order."""
+    entries.sort()
+    if not order or not entries or order[-1] < entries[0]:
+        order += entries
+    elif len(entries) * _SIEVED < len(order):
+        for entry in entries:
+            insort(order, entry)
+    else:
+        # Sorting finds the two runs, and merges them.
+        order += entries
+        order.sort()

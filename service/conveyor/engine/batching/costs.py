@@ -44,9 +44,11 @@ class CostTable:
     def estimate_s(self, rows: int, steps: float) -> float:
         """Seconds of `rows` rows of `steps` steps each; never negative."""
         line, _ = self._lines.get(rows) or self._line(rows)
-        j, right = _place(self.steps, steps)
-        left = line[j]
-        seconds = (left + right * (line[j + 1] - left)) * self.factor
+        points = self.steps
+        # As `_place`, which would double what is asked once for every row that waits.
+        j = bisect_right(points, steps, 1, len(points) - 1)
+        left, first = line[j - 1], points[j - 1]
+        seconds = (left + (steps - first) / (points[j] - first) * (line[j] - left)) * self.factor
         return max(seconds, 0.0) + self.overhead_s
 
     def step_s(self, rows: int) -> float:
@@ -100,5 +102,5 @@ def uniform_costs(row_step_s: float, call_s: float) -> CostTable:
 
 def _place(points: Sequence[int], value: float) -> tuple[int, float]:
     """The interval whose line gives the value, and where on it the value lies (outside 0 to 1 beyond the ends)."""
-    index = min(max(bisect_right(points, value) - 1, 0), len(points) - 2)
+    index = bisect_right(points, value, 1, len(points) - 1) - 1
     return index, (value - points[index]) / (points[index + 1] - points[index])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from conveyor.engine.batching.backlog import Queue, Row
 from conveyor.engine.batching.costs import CostTable
@@ -17,6 +18,8 @@ _STRETCH = 2.0
 _STRETCH_STEPS = 16
 # A batch of many rows holds the device for no more slices than this.
 _SLICES_OF_A_BATCH = 2
+
+_LENGTH = attrgetter("length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,13 @@ class Plan:
     """Rows to run together, and how.
 
     rows: in descending order of length, as the staircase needs them.
+    lengths: their steps.
     stairs: the calls; empty if no row has a step. One that has room for all where rows are ragged.
     seconds: what the execution should take.
     """
 
     rows: Sequence[Row]
+    lengths: Sequence[int]
     stairs: Sequence[Stair]
     seconds: float
 
@@ -67,6 +72,8 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
             holds. Then every row is urgent, and small batches would make more of them late.
     """
     first = queue.most_urgent()
+    if len(queue) == 1:
+        return [first]
     longest_beside = max(_STRETCH * first.length, first.length + _STRETCH_STEPS)
     chosen: list[Row] = []
     longest = rows = useful = cheapest = 0
@@ -75,35 +82,44 @@ def form_batch(queue: Queue, limits: BatchLimits, padded_steps: int, costs: Cost
     least = math.inf
     deadline = math.inf
     crowded = len(queue) > limits.rows
-    for row in queue.like(first, longest_beside):
-        size = computed_rows(len(chosen) + 1, costs)
-        if row.length > longest or size != rows or not chosen:
-            longest = max(longest, row.length)
-            rows = size
-            seconds = costs.estimate_s(rows, (useful + row.length) / rows if costs.ragged else longest)
-            too_large = rows * (longest if costs.ragged else most_steps(longest)) > padded_steps
-        deadline = math.inf if crowded else min(deadline, row.deadline)
-        too_long = now + seconds > deadline or seconds > _SLICES_OF_A_BATCH * limits.slice_s
-        if chosen and (too_large or too_long):
+    ragged = costs.ragged
+    most_s = _SLICES_OF_A_BATCH * limits.slice_s
+    for count, row in enumerate(queue.like(first, longest_beside), 1):
+        length = row.length
+        if length > longest:
+            longest = length
+            rows = 0
+        if ragged:
+            seconds = costs.estimate_s(count, (useful + length) / count)
+            too_large = count * longest > padded_steps
+        elif rows == 0 or count > rows:
+            rows = bucket(count)
+            seconds = costs.estimate_s(rows, longest)
+            too_large = rows * most_steps(longest) > padded_steps
+        if not crowded and row.deadline < deadline:
+            deadline = row.deadline
+        if chosen and (too_large or seconds > most_s or now + seconds > deadline):
             break
         chosen.append(row)
         # An empty row is work too.
-        useful += row.length or 1
-        if seconds / useful <= least:
-            least, cheapest = seconds / useful, len(chosen)
-        if len(chosen) == limits.rows:
+        useful += length or 1
+        per_step_s = seconds / useful
+        if per_step_s <= least:
+            least, cheapest = per_step_s, count
+        if count == limits.rows:
             break
     return chosen[:cheapest]
 
 
 def plan_batch(rows: Sequence[Row], costs: CostTable) -> Plan:
     """Orders rows and cuts their steps where that saves time."""
-    ordered = sorted(rows, key=lambda row: row.length, reverse=True)
+    ordered = sorted(rows, key=_LENGTH, reverse=True)
+    lengths = [row.length for row in ordered]
     if costs.ragged and ordered:
-        mean = sum(row.length for row in rows) / len(rows)
-        return Plan(ordered, [Stair(len(rows), max(ordered[0].length, 1))], costs.estimate_s(len(rows), mean))
-    stairs = staircase([row.length for row in ordered], costs)
-    return Plan(ordered, stairs, price_s(stairs, len(rows), costs))
+        mean = sum(lengths) / len(rows)
+        return Plan(ordered, lengths, [Stair(len(rows), max(lengths[0], 1))], costs.estimate_s(len(rows), mean))
+    stairs = staircase(lengths, costs)
+    return Plan(ordered, lengths, stairs, price_s(stairs, len(rows), costs))
 
 
 def price_s(stairs: Sequence[Stair], rows: int, costs: CostTable) -> float:

@@ -65,7 +65,7 @@ def _groups(rows: Sequence[Inputs], seed: int) -> list[list[Row]]:
     """Rows that would run together, for each of `BATCH_ROWS` in turn."""
     chance = np.random.default_rng(seed)
     waiting = sorted((rows[index] for index in chance.integers(len(rows), size=_WAITING)), key=len)
-    entries = [Row(number, 0.0, NO_DEADLINE, 0.0, row) for number, row in enumerate(waiting)]
+    entries = [Row(0.0, number, len(row), NO_DEADLINE, 0.0, row) for number, row in enumerate(waiting)]
     groups = []
     for size in BATCH_ROWS:
         whole = [entries[first : first + size] for first in range(0, _WAITING, size)]
