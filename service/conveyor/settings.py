@@ -56,7 +56,7 @@ class ServeSettings(BaseSettings):
         ge=0,
         le=64,
         description="Processes that speak HTTP and gRPC, beside those of the engines; 0 for one process that does all. "
-        "By default one for two cores.",
+        "By default one for each core.",
     )
     engines: int | None = Field(
         default=None,

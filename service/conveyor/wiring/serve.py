@@ -13,9 +13,9 @@ from conveyor.wiring.state_directory import claim
 
 __all__ = ["serve"]
 
-# A front end and an engine keep a core each busy at about the same rate of short texts; beyond these, the device or
-# the network is what is short.
-_CORES_A_PAIR = 2
+# A short text costs a front end about twice what it costs an engine, over gRPC four times; with long texts front ends
+# have little to do and take no core from anybody. Beyond these, the device or the network is what is short.
+_CORES_AN_ENGINE = 2
 _MOST_BY_DEFAULT = 8
 
 _CUDA_DRIVER = Path("/dev/nvidiactl")
@@ -49,10 +49,11 @@ def _serve(settings: ServeSettings) -> int:
 
 
 def _front_ends(settings: ServeSettings) -> int:
-    """As told; else one for two cores, and none of its own where there is only one core."""
+    """As told; else one for each core, and none of its own where there is only one core."""
     if settings.frontends is not None:
         return settings.frontends
-    return min(_cores() // _CORES_A_PAIR, _MOST_BY_DEFAULT)
+    cores = _cores()
+    return min(cores, _MOST_BY_DEFAULT) if cores > 1 else 0
 
 
 def _engines(settings: ServeSettings) -> int:
@@ -61,7 +62,7 @@ def _engines(settings: ServeSettings) -> int:
         return settings.engines
     if settings.device.startswith("cuda") or (settings.device == "auto" and _CUDA_DRIVER.exists()):
         return 1
-    return max(1, min(_cores() // _CORES_A_PAIR, _MOST_BY_DEFAULT))
+    return max(1, min(_cores() // _CORES_AN_ENGINE, _MOST_BY_DEFAULT))
 
 
 def _cores() -> int:
