@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from types import TracebackType
 
 from conveyor.domain import ModelKey
 from conveyor.errors import DeadlineExceeded, QueueFull
 from conveyor.wire.messages import NORMAL_PRIORITY, PATIENCE_S
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Room"]
 
 # Until a model's first request was encoded: every code point or value may be a step.
 _STEPS_PER_SIZE = 1.0
@@ -32,24 +30,48 @@ _LONGER_AT_ONCE = 1.25
 _CLOSE = 0.5
 
 
-@dataclass(slots=True, eq=False)
-class _Accepted:
-    """A request in flight.
+class Room:
+    """What a request in flight holds, until the end of its block.
 
     due: monotonic seconds by which the engine wants to begin serving it.
     by_deadline: whether that is its deadline; if not, the engine spaces its rows by what they cost from there on.
     seconds: device time its steps should take.
+    is_spread: whether a part of it worth counting may be served after what is due later.
+    promised: whether its deadline leaves little more than was reckoned with.
+    stretch: by how much waits had been longer when it was accepted.
     """
 
-    due: float
-    by_deadline: bool
-    rows: int
-    seconds: float
+    __slots__ = ("_admission", "by_deadline", "due", "is_spread", "promised", "rows", "seconds", "size", "stretch")
 
-    @property
-    def is_spread(self) -> bool:
-        """Whether a part of it worth counting may be served after what is due later."""
-        return not self.by_deadline and self.seconds > _WORTH_COUNTING_S
+    def __init__(
+        self,
+        admission: Admission,
+        due: float,
+        rows: int,
+        size: int,
+        seconds: float,
+        stretch: float,
+        *,
+        by_deadline: bool,
+        promised: bool,
+    ) -> None:
+        self._admission = admission
+        self.due = due
+        self.by_deadline = by_deadline
+        self.rows = rows
+        self.size = size
+        self.seconds = seconds
+        self.stretch = stretch
+        self.promised = promised
+        self.is_spread = not by_deadline and seconds > _WORTH_COUNTING_S
+
+    def __enter__(self) -> None:
+        """Held from `admit` on."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._admission.give_back(self, in_time=kind is None, late=kind is not None and issubclass(kind, DeadlineExceeded))
 
 
 class Admission:
@@ -68,7 +90,7 @@ class Admission:
         self._size = 0
         self._rows_elsewhere = 0
         # In the order of their coming, so that sums are the same whenever they are formed.
-        self._accepted: dict[_Accepted, None] = {}
+        self._accepted: dict[Room, None] = {}
         self._seconds = 0.0
         # No request in flight is due later; and how many of them are served in pieces over a time.
         self._latest_due = -math.inf
@@ -109,11 +131,10 @@ class Admission:
             before = self._steps_per_size.get(model, steps / size)
             self._steps_per_size[model] = before + _LEARNING_RATE * (steps / size - before)
 
-    @contextmanager
     def admit(
         self, model: ModelKey, rows: int, size: int, now: float, deadline: float, priority: int = NORMAL_PRIORITY
-    ) -> Iterator[None]:
-        """Holds room for a request while it is worked on.
+    ) -> Room:
+        """Room for a request, to be held by a `with` block while it is worked on.
 
         Args:
             now, deadline: Monotonic seconds.
@@ -128,72 +149,80 @@ class Admission:
         if self._size + size > self._max_size:
             raise self._full(f"{self._size} code points and values wait, at most {self._max_size} are accepted")
         seconds = size * self._steps_per_size.get(model, _STEPS_PER_SIZE) * self._step_s.get(model, 0.0)
-        batch_s = self._batch_s.get(model, 0.0)
-        stretch = self._stretch
-        ahead_s = self._ahead_s(now, deadline, seconds, rows, batch_s)
         # With nothing in flight the engine has the last word: an estimate that let nothing through would never be
         # corrected.
-        reckoned_s = ahead_s + seconds
+        reckoned_s = self._ahead_s(now, deadline, seconds, rows, self._batch_s.get(model, 0.0)) + seconds
         if self._accepted and now + reckoned_s > deadline:
             raise DeadlineExceeded(
                 f"the answer would take up to {reckoned_s:.3f} s, longer than the deadline allows",
                 retry_after_s=self.retry_after_s(),
             )
         patient = now + PATIENCE_S[priority]
-        request = _Accepted(min(deadline, patient), deadline <= patient, rows, seconds)
-        self._accepted[request] = None
+        room = Room(
+            self,
+            min(deadline, patient),
+            rows,
+            size,
+            seconds,
+            self._stretch,
+            by_deadline=deadline <= patient,
+            promised=_CLOSE * (deadline - now) < reckoned_s <= deadline - now,
+        )
+        self._accepted[room] = None
         self._rows += rows
         self._size += size
         self._seconds += seconds
-        self._latest_due = max(self._latest_due, request.due)
-        self._spread += request.is_spread
+        if room.due > self._latest_due:
+            self._latest_due = room.due
+        self._spread += room.is_spread
         self._idle.clear()
-        promised = _CLOSE * (deadline - now) < reckoned_s <= deadline - now
-        try:
-            yield
-            if promised:
+        return room
+
+    def give_back(self, room: Room, *, in_time: bool, late: bool) -> None:
+        """Frees what was held, once, and learns from how it ended: answered in time, too late, or neither."""
+        if room.promised:
+            if in_time:
                 self._stretch = max(self._stretch * _SHORTER, 1.0)
-        except DeadlineExceeded:
-            if promised:
-                longer = min(self._stretch * _LONGER, stretch * _LONGER_AT_ONCE, _MOST_STRETCH)
+            elif late:
+                longer = min(self._stretch * _LONGER, room.stretch * _LONGER_AT_ONCE, _MOST_STRETCH)
                 self._stretch = max(self._stretch, longer)
-            raise
-        finally:
-            del self._accepted[request]
-            self._rows -= rows
-            self._size -= size
-            self._seconds -= seconds
-            self._spread -= request.is_spread
-            if not self._accepted:
-                # Also where rounding has left a trace.
-                self._seconds = 0.0
-                self._latest_due = -math.inf
-                self._idle.set()
+        del self._accepted[room]
+        self._rows -= room.rows
+        self._size -= room.size
+        self._seconds -= room.seconds
+        self._spread -= room.is_spread
+        if not self._accepted:
+            # Also where rounding has left a trace.
+            self._seconds = 0.0
+            self._latest_due = -math.inf
+            self._idle.set()
 
     def _ahead_s(self, now: float, deadline: float, seconds: float, rows: int, batch_s: float) -> float:
         """Time until a request of some rows would begin its last batch, behind those that are due before it."""
-
-        crowd = 1 + self._rows_elsewhere / self._rows if self._rows else 1.0
-        crowded = self._rows + self._rows_elsewhere + rows > self._batch_rows
-        stretch = self._stretch * (_OVERTAKEN if crowded else 1.0)
-
-        def wait_s(rows_ahead: int, seconds_ahead: float) -> float:
-            batches = (int(crowd * rows_ahead) + rows - 1) // self._batch_rows
-            return stretch * (crowd * seconds_ahead + batch_s * batches)
-
-        if now + wait_s(self._rows, self._seconds) + seconds <= deadline:
-            return wait_s(self._rows, self._seconds)
+        if not self._rows:
+            return self._wait_s(0, 0.0, rows, batch_s)
+        everything_s = self._wait_s(self._rows, self._seconds, rows, batch_s)
+        if now + everything_s + seconds <= deadline:
+            return everything_s
         if self._latest_due <= deadline and not self._spread:
             # All of it is due before, as it is where callers are equally patient. Under overload most requests get
             # here, and to look at each that is in flight would take longer than to read the request.
-            return wait_s(self._rows, self._seconds)
+            return everything_s
         rows_ahead = seconds_ahead = 0.0
         for request in self._accepted:
             if request.due <= deadline and request.seconds > 0:
                 due_s = request.seconds if request.by_deadline else min(request.seconds, deadline - request.due)
                 seconds_ahead += due_s
                 rows_ahead += request.rows * due_s / request.seconds
-        return wait_s(int(rows_ahead), seconds_ahead)
+        return self._wait_s(int(rows_ahead), seconds_ahead, rows, batch_s)
+
+    def _wait_s(self, rows_ahead: int, seconds_ahead: float, rows: int, batch_s: float) -> float:
+        """Time that so many rows ahead take, with those that other front ends have beside them."""
+        crowd = 1 + self._rows_elsewhere / self._rows if self._rows else 1.0
+        crowded = self._rows + self._rows_elsewhere + rows > self._batch_rows
+        stretch = self._stretch * (_OVERTAKEN if crowded else 1.0)
+        batches = (int(crowd * rows_ahead) + rows - 1) // self._batch_rows
+        return stretch * (crowd * seconds_ahead + batch_s * batches)
 
     def _full(self, reason: str) -> QueueFull:
         return QueueFull(f"the queue is full: {reason}; try again later", retry_after_s=self.retry_after_s())

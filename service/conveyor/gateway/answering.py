@@ -45,7 +45,7 @@ def size_of(items: Sequence[str] | Sequence[Sequence[str]] | Sequence[str | Sequ
 
 
 class Answering:
-    """Answers items, in order. Event loop only; may raise any request error."""
+    """Answers items, in order; `size` is always `size_of` them. Event loop only; may raise any request error."""
 
     def __init__(self, dispatcher: Dispatcher, admission: Admission, limits: Limits) -> None:
         self._dispatcher = dispatcher
@@ -53,7 +53,7 @@ class Answering:
         self._limits = limits
 
     async def sentiment(
-        self, call: Call, key: ModelKey, codec: SentimentCodec, inputs: Sequence[str]
+        self, call: Call, key: ModelKey, codec: SentimentCodec, inputs: Sequence[str], size: int
     ) -> Sequence[Sentiment]:
         """Classifies texts."""
 
@@ -61,10 +61,10 @@ class Answering:
             check_text(text, f"inputs[{index}]", self._limits)
             return codec.encode(text)
 
-        return await self._compute(call, key, inputs, encode, codec.decode, _INLINE_STEPS)
+        return await self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
 
     async def tag(
-        self, call: Call, key: ModelKey, codec: TagCodec, inputs: Sequence[str | Sequence[str]]
+        self, call: Call, key: ModelKey, codec: TagCodec, inputs: Sequence[str | Sequence[str]], size: int
     ) -> Sequence[Tagging]:
         """Tags texts or given tokens."""
 
@@ -75,7 +75,7 @@ class Answering:
                 check_tokens(item, f"inputs[{index}]", self._limits)
             return codec.encode(item)
 
-        return await self._compute(call, key, inputs, encode, codec.decode, _INLINE_STEPS)
+        return await self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
 
     async def forecast(
         self,
@@ -83,6 +83,7 @@ class Answering:
         key: ModelKey,
         codec: ForecastCodec,
         series: Sequence[Series],
+        size: int,
         horizon: int | None,
         quantiles: Sequence[float] | None,
     ) -> Sequence[Forecast]:
@@ -98,35 +99,36 @@ class Answering:
             return codec.decode(item, result, steps, levels)
 
         values_a_row = steps * len(codec.spec.series.targets) * (1 + len(levels))
-        return await self._compute(call, key, series, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
+        return await self._compute(call, key, series, size, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
 
     async def _compute(
         self,
         call: Call,
         key: ModelKey,
         items: Sequence[ItemT],
+        size: int,
         encode: Callable[[int, ItemT], tuple[Inputs, ContextT]],
         decode: Callable[[ContextT, RowResult], ResultT],
         inline: int,
     ) -> Sequence[ResultT]:
-        """Checks and encodes, computes, and decodes; what is large is translated off the event loop.
+        """Checks and encodes, computes, and decodes; what is large is translated in a thread, so that nothing holds
+        up the event loop.
 
         Args:
             inline: How much is decoded at once: steps of a stepwise result, rows of any other.
         """
-        size = size_of(items)  # type: ignore[arg-type]
-        encoded = await _translate(
-            size <= _INLINE_SIZE, lambda: [encode(index, item) for index, item in enumerate(items)]
-        )
+
+        def encode_all() -> list[tuple[Inputs, ContextT]]:
+            return [encode(index, item) for index, item in enumerate(items)]
+
+        def decode_all() -> list[ResultT]:
+            return [decode(context, result) for (_, context), result in zip(encoded, results, strict=True)]
+
+        encoded = encode_all() if size <= _INLINE_SIZE else await asyncio.to_thread(encode_all)
         rows = [row for row, _ in encoded]
         self._admission.learn(key, size, sum(map(len, rows)))
         results = await self._dispatcher.run(call, key, rows)
-        return await _translate(
-            sum(len(next(iter(result.values()))) for result in results) <= inline,
-            lambda: [decode(context, result) for (_, context), result in zip(encoded, results, strict=True)],
-        )
-
-
-async def _translate(at_once: bool, work: Callable[[], ResultT]) -> ResultT:
-    """Does small work at once and large work in a thread, so that nothing holds up the event loop."""
-    return work() if at_once else await asyncio.to_thread(work)
+        translated = 0
+        for result in results:
+            translated += len(next(iter(result.values())))
+        return decode_all() if translated <= inline else await asyncio.to_thread(decode_all)

@@ -31,27 +31,23 @@ _SOON_S = 1.0
 
 RowResult = Mapping[str, npt.NDArray[np.generic]]
 
+# In the place of an answer that has not come.
+_NO_RESULT: RowResult = {}
+
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
     """A request's rows while they are in the engine."""
 
     first_id: int
-    results: list[RowResult | None]
+    results: list[RowResult]
     remaining: int
     done: asyncio.Future[None]
     call: Call
 
 
-@dataclass(slots=True, eq=False)
-class _Row:
-    """A row on its way into a block."""
-
-    id: int
-    deadline: float
-    priority: int
-    request: int
-    inputs: Inputs
+# A row on its way into a block: id, deadline, priority, request, inputs. A tuple, because every row has one.
+_Row = tuple[int, float, int, int, Inputs]
 
 
 class Dispatcher:
@@ -97,23 +93,22 @@ class Dispatcher:
         """
         if not rows:
             return []
-        loop = asyncio.get_running_loop()
         first_id = self._take_ids(len(rows))
         ids = range(first_id, first_id + len(rows))
-        waiter = _Waiter(first_id, [None] * len(rows), len(rows), loop.create_future(), call)
-        for row_id in ids:
-            self._waiters[row_id] = waiter
+        results: list[RowResult] = [_NO_RESULT] * len(rows)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.update(dict.fromkeys(ids, _Waiter(first_id, results, len(rows), done, call)))
         self._post(
             model,
-            [_Row(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
+            [(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
         )
         try:
-            await until_answered(waiter.done, call.deadline, self._clock())
+            await until_answered(done, call.deadline, self._clock())
         finally:
             waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
             if waiting:
                 self._engine.cancel(waiting)
-        return [result for result in waiter.results if result is not None]
+        return results
 
     def _take_ids(self, count: int) -> int:
         first = self._next_id
@@ -136,17 +131,18 @@ class Dispatcher:
         outboxes, self._outboxes = self._outboxes, {}
         for model, rows in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            wanted = [row for row in rows if self._is_waited_for(row.id)]
+            wanted = [row for row in rows if self._is_waited_for(row[0])]
             if wanted:
+                ids, deadlines, priorities, requests, inputs = zip(*wanted, strict=True)
                 self._engine.submit(
                     RowBlock(
                         model=model,
-                        ids=np.array([row.id for row in wanted], dtype=np.int64),
-                        deadlines=np.array([row.deadline for row in wanted], dtype=np.float64),
-                        priorities=np.array([row.priority for row in wanted], dtype=np.int8),
-                        requests=np.array([row.request for row in wanted], dtype=np.int64),
-                        lengths=np.array([len(row.inputs) for row in wanted], dtype=np.int32),
-                        inputs=np.concatenate([row.inputs for row in wanted]),
+                        ids=np.array(ids, dtype=np.int64),
+                        deadlines=np.array(deadlines, dtype=np.float64),
+                        priorities=np.array(priorities, dtype=np.int8),
+                        requests=np.array(requests, dtype=np.int64),
+                        lengths=np.array(list(map(len, inputs)), dtype=np.int32),
+                        inputs=np.concatenate(inputs),
                     )
                 )
 
@@ -174,14 +170,18 @@ class Dispatcher:
         """The only loop over the rows of a batch in the front end."""
         ends = np.cumsum(block.lengths).tolist() if block.stepwise else range(1, len(block.ids) + 1)
         start = 0
+        compute_s = block.report.compute_s
         for row_id, end, queue_s in zip(block.ids.tolist(), ends, block.report.queue_s.tolist(), strict=True):
             waiter = self._waiters.pop(row_id, None)
             if waiter is not None:
                 rows = {name: array[start:end] for name, array in block.arrays.items()}
                 waiter.results[row_id - waiter.first_id] = rows
                 waiter.remaining -= 1
-                waiter.call.queue_s = max(waiter.call.queue_s, queue_s)
-                waiter.call.compute_s = max(waiter.call.compute_s, block.report.compute_s)
+                call = waiter.call
+                if queue_s > call.queue_s:
+                    call.queue_s = queue_s
+                if compute_s > call.compute_s:
+                    call.compute_s = compute_s
                 if waiter.remaining == 0 and not waiter.done.done():
                     waiter.done.set_result(None)
             start = end

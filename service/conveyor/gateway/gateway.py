@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from conveyor.domain import Answer, Forecast, ModelKey, Sentiment, Series, Tagging
-from conveyor.errors import InvalidArgument
-from conveyor.gateway.admission import Admission
+from conveyor.errors import ConveyorError, InvalidArgument
+from conveyor.gateway.admission import Admission, Room
 from conveyor.gateway.answering import Answering, size_of
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import Catalogue, ModelDescription
@@ -56,8 +55,9 @@ class Gateway:
     ) -> Answer[Sentiment]:
         """Classifies texts."""
         key, codec = self._resolve(call, SentimentCodec, model, version)
-        with self._accept(call, key, len(inputs), "inputs", size_of(inputs)):
-            return Answer(key.name, key.version, await self._answering.sentiment(call, key, codec, inputs))
+        size = size_of(inputs)
+        with self._accept(call, key, len(inputs), "inputs", size):
+            return Answer(key.name, key.version, await self._answering.sentiment(call, key, codec, inputs, size))
 
     async def tag(
         self,
@@ -72,8 +72,9 @@ class Gateway:
         if (inputs is None) == (tokens is None):
             raise InvalidArgument("give either inputs or tokens", field="inputs")
         items: Sequence[str | Sequence[str]] = inputs if inputs is not None else tokens or ()
-        with self._accept(call, key, len(items), "inputs", size_of(items)):
-            return Answer(key.name, key.version, await self._answering.tag(call, key, codec, items))
+        size = size_of(items)
+        with self._accept(call, key, len(items), "inputs", size):
+            return Answer(key.name, key.version, await self._answering.tag(call, key, codec, items, size))
 
     async def forecast(
         self,
@@ -86,8 +87,9 @@ class Gateway:
     ) -> Answer[Forecast]:
         """Forecasts series; None takes the model's default horizon and its trained quantile levels."""
         key, codec = self._resolve(call, ForecastCodec, model, version)
-        with self._accept(call, key, len(series), "series", size_of(series)):
-            results = await self._answering.forecast(call, key, codec, series, horizon, quantiles)
+        size = size_of(series)
+        with self._accept(call, key, len(series), "series", size):
+            results = await self._answering.forecast(call, key, codec, series, size, horizon, quantiles)
             return Answer(key.name, key.version, results)
 
     def models(self) -> Sequence[ModelDescription]:
@@ -106,13 +108,16 @@ class Gateway:
         self, call: Call, codec_type: type[CodecT], model: str | None, version: str | None
     ) -> tuple[ModelKey, CodecT]:
         """The model that answers, if the server takes requests at all."""
-        with self._reception.counting(call):
+        try:
             self._reception.check_open()
             key, codec = self._catalogue.resolve(call.task, codec_type, model, version)
+        except ConveyorError as error:
+            self._reception.count(call, error)
+            raise
         call.model, call.version = key.name, key.version
         return key, codec
 
-    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> AbstractContextManager[None]:
+    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> Room:
         """Refuses what can't be served, or not in time, before any work is done for it; holds room for the rest."""
         check_items(items, field, self._limits)
         return self._reception.accept(call, key, items, size)

@@ -14,7 +14,7 @@ import structlog
 
 from conveyor.domain import Forecast, ModelKey, Sentiment, Tagging
 from conveyor.errors import ConveyorError, PackageError, Problem, Unavailable
-from conveyor.gateway.answering import Answering
+from conveyor.gateway.answering import Answering, size_of
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import Catalogue, Entry, State
 from conveyor.gateway.codecs import Codec, SentimentCodec, TagCodec, build_codec
@@ -122,12 +122,16 @@ class Loader:
         call = Call(package.spec.task, "replay", f"line {sample.line}", time.monotonic() + _REPLAY_TIMEOUT_S)
         results: Sequence[Sentiment] | Sequence[Tagging] | Sequence[Forecast]
         if isinstance(codec, SentimentCodec):
-            results = await self._answering.sentiment(call, package.key, codec, [text_item(sample.input, "input")])
+            texts = [text_item(sample.input, "input")]
+            results = await self._answering.sentiment(call, package.key, codec, texts, size_of(texts))
         elif isinstance(codec, TagCodec):
-            results = await self._answering.tag(call, package.key, codec, [text_or_tokens_item(sample.input, "input")])
+            items = [text_or_tokens_item(sample.input, "input")]
+            results = await self._answering.tag(call, package.key, codec, items, size_of(items))
         else:
             series = [series_item(sample.input, "input")]
-            results = await self._answering.forecast(call, package.key, codec, series, sample.horizon, sample.quantiles)
+            results = await self._answering.forecast(
+                call, package.key, codec, series, size_of(series), sample.horizon, sample.quantiles
+            )
         return {name: value for name, value in asdict(results[0]).items() if value is not None}
 
 

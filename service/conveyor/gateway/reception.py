@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from conveyor.domain import ModelKey
 from conveyor.errors import Code, ConveyorError, DeadlineExceeded, Unavailable
-from conveyor.gateway.admission import Admission
+from conveyor.gateway.admission import Admission, Room
 from conveyor.gateway.call import Call
 from conveyor.lifecycle.phase import Lifecycle, Phase
 from conveyor.telemetry.metrics import Metrics
@@ -33,13 +33,18 @@ class Reception:
         self._metrics = metrics
         self._default_timeout_s = default_timeout_s
 
+    def count(self, call: Call, error: ConveyorError) -> None:
+        """Counts a request that is refused before any work, if it is refused for now."""
+        if error.code in _REJECTIONS:
+            self._metrics.rejected(call.model, error.code.lower())
+
     @contextmanager
     def counting(self, call: Call) -> Iterator[None]:
         """Counts what its block refuses for now as a rejection."""
         try:
             yield
         except ConveyorError as error:
-            self._count(call, error)
+            self.count(call, error)
             raise
 
     def check_open(self) -> None:
@@ -49,29 +54,20 @@ class Reception:
         if self._lifecycle.phase is Phase.DRAINING:
             raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
 
-    @contextmanager
-    def accept(self, call: Call, key: ModelKey, rows: int, size: int) -> Iterator[None]:
-        """Holds room for a request, of so many rows and values or code points, while its block works on it.
+    def accept(self, call: Call, key: ModelKey, rows: int, size: int) -> Room:
+        """Room for a request, of so many rows and values or code points, to be held by a `with` block.
 
         Raises:
             DeadlineExceeded: Its deadline has passed, or would before the answer.
             QueueFull: There is no room now.
         """
         now = time.monotonic()
-        if math.isinf(call.deadline):
+        if call.deadline == math.inf:
             call.deadline = now + self._default_timeout_s
-        accepted = False
         try:
             if call.deadline <= now:
                 raise DeadlineExceeded("the deadline had passed before the request was read")
-            with self._admission.admit(key, rows, size, now, call.deadline, call.priority):
-                accepted = True
-                yield
+            return self._admission.admit(key, rows, size, now, call.deadline, call.priority)
         except ConveyorError as error:
-            if not accepted:
-                self._count(call, error)
+            self.count(call, error)
             raise
-
-    def _count(self, call: Call, error: ConveyorError) -> None:
-        if error.code in _REJECTIONS:
-            self._metrics.rejected(call.model, error.code.lower())

@@ -19,16 +19,16 @@ async def until_answered(done: asyncio.Future[None], deadline: float, now: float
     Raises:
         DeadlineExceeded: The deadline passed first.
     """
-
-    def expire() -> None:
-        if not done.done():
-            done.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))
-
     timer = None
-    if math.isfinite(deadline):
-        timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now), expire)
+    if deadline < math.inf:
+        timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now), _expire, done)
     try:
         await done
     finally:
         if timer is not None:
             timer.cancel()
+
+
+def _expire(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_exception(DeadlineExceeded("the deadline passed before the answer was ready"))

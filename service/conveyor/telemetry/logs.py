@@ -7,6 +7,7 @@ import contextlib
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import Literal, TextIO
 
 import msgspec
@@ -207,7 +208,13 @@ def log_request(
 def _timestamp() -> str:
     """Now, as structlog's `TimeStamper` writes it."""
     now = time.time()
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1e6):06d}Z"
+    second = int(now)
+    return f"{_date_and_time(second)}.{int((now - second) * 1e6):06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _date_and_time(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 # Tracebacks are plain text: the renderers that show local variables would write requests and keys into the log.

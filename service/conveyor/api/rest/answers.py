@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter
@@ -81,5 +82,11 @@ def write(adapter: TypeAdapter[ValueT], value: ValueT) -> Response:
 
 def write_answer(adapter: TypeAdapter[ResultT], answer: Answer[ResultT]) -> bytes:
     """Writes results. Each is written by itself, so that in a thread others get their turn between them."""
-    results = b",".join([adapter.dump_json(result, exclude_none=True) for result in answer.results])
-    return b'{"model":%b,"version":%b,"results":[%b]}' % (to_json(answer.model), to_json(answer.version), results)
+    dump = adapter.serializer.to_json
+    results = b",".join([dump(result, exclude_none=True) for result in answer.results])
+    return _head(answer.model, answer.version) + results + b"]}"
+
+
+@lru_cache(maxsize=256)
+def _head(model: str, version: str) -> bytes:
+    return b'{"model":%b,"version":%b,"results":[' % (to_json(model), to_json(version))
