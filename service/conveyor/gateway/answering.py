@@ -6,8 +6,8 @@ Requests and the samples of a package at load take this same path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from conveyor.domain import Forecast, ModelKey, Sentiment, Series, Tagging
 from conveyor.gateway.admission import Admission
@@ -52,20 +52,20 @@ class Answering:
         self._admission = admission
         self._limits = limits
 
-    async def sentiment(
+    def sentiment(
         self, call: Call, key: ModelKey, codec: SentimentCodec, inputs: Sequence[str], size: int
-    ) -> Sequence[Sentiment]:
+    ) -> Coroutine[Any, Any, Sequence[Sentiment]]:
         """Classifies texts."""
 
         def encode(index: int, text: str) -> tuple[Inputs, None]:
             check_text(text, f"inputs[{index}]", self._limits)
             return codec.encode(text)
 
-        return await self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
+        return self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
 
-    async def tag(
+    def tag(
         self, call: Call, key: ModelKey, codec: TagCodec, inputs: Sequence[str | Sequence[str]], size: int
-    ) -> Sequence[Tagging]:
+    ) -> Coroutine[Any, Any, Sequence[Tagging]]:
         """Tags texts or given tokens."""
 
         def encode(index: int, item: str | Sequence[str]) -> tuple[Inputs, TaggedText]:
@@ -75,9 +75,9 @@ class Answering:
                 check_tokens(item, f"inputs[{index}]", self._limits)
             return codec.encode(item)
 
-        return await self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
+        return self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
 
-    async def forecast(
+    def forecast(
         self,
         call: Call,
         key: ModelKey,
@@ -86,7 +86,7 @@ class Answering:
         size: int,
         horizon: int | None,
         quantiles: Sequence[float] | None,
-    ) -> Sequence[Forecast]:
+    ) -> Coroutine[Any, Any, Sequence[Forecast]]:
         """Forecasts series; None takes the model's default horizon and its trained quantile levels."""
         steps = check_horizon(horizon, codec.spec)
         levels = check_levels(quantiles, codec.spec, self._limits)
@@ -99,7 +99,7 @@ class Answering:
             return codec.decode(item, result, steps, levels)
 
         values_a_row = steps * len(codec.spec.series.targets) * (1 + len(levels))
-        return await self._compute(call, key, series, size, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
+        return self._compute(call, key, series, size, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
 
     async def _compute(
         self,

@@ -30,6 +30,8 @@ OCTETS: Final = b"application/octet-stream"
 
 ReadT = TypeVar("ReadT")
 
+_PRIORITY_KEY: Final = PRIORITY_HEADER.lower().encode()
+
 # In bodies of the largest size. What is received may come slowly; what is parsed holds up the event loop.
 _BODIES_RECEIVED = 64
 _BODIES_PARSED = 8
@@ -60,20 +62,31 @@ class Door:
         answer = b""
         refusal: ConveyorError | None = None
         try:
-            call.priority = priority_of(incoming.header(PRIORITY_HEADER))
+            call.priority = priority_of(incoming.header(_PRIORITY_KEY))
             call.deadline = incoming.deadline(self.limits.request_timeout_s)
-            with Lifetime(call.deadline) as lifetime:
-                incoming.end_with_client(lifetime)
-                answer = await work(call)
+            answer = await work(call)
             code = Code.OK
         except asyncio.CancelledError:
-            # A client that leaves is `Cancelled`: this is the server, at the end of its grace.
-            refusal = stopped()
+            # If nobody says why, it is the server, at the end of its grace.
+            refusal = incoming.ended or stopped()
         except Exception as fault:
             refusal = shown_error(fault, call.request_id)
         finally:
             record_outcome(self.metrics, call, code if refusal is None else refusal.code, incoming.started_s)
         return answer if refusal is None else error_response(refusal)
+
+    async def reply_in_time(
+        self, task: Task, incoming: Incoming, work: Callable[[Call], Awaitable[bytes]]
+    ) -> bytes | Response:
+        """As `reply`, in a task that is cancelled when the deadline passes or the client leaves: for work that waits
+        for its client too, and not only for the engine."""
+
+        async def in_time(call: Call) -> bytes:
+            with Lifetime(call.deadline) as lifetime:
+                incoming.end_with_client(lifetime)
+                return await work(call)
+
+        return await self.reply(task, incoming, in_time)
 
     async def read(
         self,

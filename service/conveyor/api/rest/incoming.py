@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope
 from conveyor.api.deadline import LONGEST_TIMEOUT_S, Lifetime
 from conveyor.api.offload import Room
 from conveyor.api.rest.presence import PRESENCE, Presence
-from conveyor.errors import Cancelled, InvalidArgument, PayloadTooLarge
+from conveyor.errors import Cancelled, ConveyorError, InvalidArgument, PayloadTooLarge
 
-__all__ = ["Body", "Incoming"]
+__all__ = ["Body", "Incoming", "client_left"]
 
 _TIMEOUT_HEADER = "X-Request-Timeout"
+_TIMEOUT_KEY = _TIMEOUT_HEADER.lower().encode()
 
 
 class Incoming:
@@ -22,9 +23,10 @@ class Incoming:
 
     started_s: monotonic seconds of its arrival.
     presence: None where the server does not tell that a client leaves.
+    ended: why the request is cancelled, if whoever does so says it.
     """
 
-    __slots__ = ("_headers", "presence", "request_id", "started_s")
+    __slots__ = ("_headers", "ended", "presence", "request_id", "started_s")
 
     def __init__(
         self, request_id: str, started_s: float, headers: Mapping[bytes, bytes], presence: Presence | None
@@ -32,6 +34,7 @@ class Incoming:
         self.request_id = request_id
         self.started_s = started_s
         self.presence = presence
+        self.ended: ConveyorError | None = None
         self._headers = headers
 
     @classmethod
@@ -40,9 +43,13 @@ class Incoming:
         state = scope["state"]
         return cls(state["request_id"], state["started_s"], state["headers"], state.get(PRESENCE))
 
-    def header(self, name: str) -> str | None:
-        """A header's value, of the first if it was sent more than once."""
-        value = self._headers.get(name.lower().encode())
+    def header(self, key: bytes) -> str | None:
+        """A header's value, of the first if it was sent more than once.
+
+        Args:
+            key: Its name in small letters.
+        """
+        value = self._headers.get(key)
         return None if value is None else value.decode("latin-1")
 
     def deadline(self, default_timeout_s: float) -> float:
@@ -54,7 +61,7 @@ class Incoming:
         Raises:
             InvalidArgument: The header is not a positive, finite number of seconds.
         """
-        given = self.header(_TIMEOUT_HEADER)
+        given = self.header(_TIMEOUT_KEY)
         if given is None:
             return self.started_s + default_timeout_s
         try:
@@ -74,9 +81,9 @@ class Incoming:
         if self.presence is None:
             return
         if self.presence.has_left:
-            raise _left()
+            raise client_left()
         # Need not be taken back: after its block a lifetime can't be ended, and the next request sets its own.
-        self.presence.on_leave = lambda: lifetime.end(_left())
+        self.presence.on_leave = lambda: lifetime.end(client_left())
 
 
 class Body:
@@ -97,7 +104,7 @@ class Body:
             QueueFull: There is no room for more bytes now.
             Cancelled: The client went away before the body was complete.
         """
-        declared = incoming.header("content-length") or ""
+        declared = incoming.header(b"content-length") or ""
         if declared.isdecimal() and int(declared) > self._limit_bytes:
             raise self._too_large()
         chunks: list[bytes] = []
@@ -105,7 +112,7 @@ class Body:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _left()
+                raise client_left()
             chunk: bytes = message.get("body", b"")
             more = message.get("more_body", False)
             if self._size + len(chunk) > self._limit_bytes:
@@ -123,5 +130,6 @@ class Body:
         return PayloadTooLarge(f"the body is too large; at most {self._limit_bytes} bytes are accepted")
 
 
-def _left() -> Cancelled:
+def client_left() -> Cancelled:
+    """The end of a request whose client closed the connection."""
     return Cancelled("the client closed the connection")

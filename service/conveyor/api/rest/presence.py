@@ -27,5 +27,6 @@ class Presence:
     def leave(self) -> None:
         """The connection is lost."""
         self.has_left = True
-        if self.on_leave is not None:
-            self.on_leave()
+        on_leave, self.on_leave = self.on_leave, None
+        if on_leave is not None:
+            on_leave()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final
 
 import httptools
@@ -21,7 +22,7 @@ from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import PRESENCE, Presence
 from conveyor.api.rest.short import ShortExchange, is_short
 from conveyor.api.rest.tasks import Endpoint
-from conveyor.errors import InvalidArgument, QueueFull
+from conveyor.errors import ConveyorError, InvalidArgument, QueueFull
 
 __all__ = ["Connection"]
 
@@ -56,6 +57,13 @@ class Connection(HttpToolsProtocol):
         # A request that goes the short path if the rest of its body is among the bytes that are being parsed.
         self._short: tuple[Endpoint[Any, Any], Mapping[bytes, bytes]] | None = None
         self._short_body = b""
+        # The newest that went there, and its body until it is begun.
+        self._exchange: ShortExchange | None = None
+        self._begin: bytes | None = None
+        # When the connection is closed unless something comes, and when the timer for that goes off: it is not set anew
+        # for each request.
+        self._close_at = math.inf
+        self._timer_at = math.inf
         if isinstance(self.app, App):
             self._lifecycle = self.app.lifecycle
             self._short_paths = self.app.short_paths
@@ -74,12 +82,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets its timers, and tells the request that is being answered."""
-        self._unset_keepalive_if_required()
+        self._stop_timer()
         self._stop_cutting_off()
         super().connection_lost(exc)
         self._presence.leave()
         # An exchange refers to its connection: together they would wait for the collector, which comes rarely.
-        self.cycle = None  # type: ignore[assignment]
+        self.cycle = self._exchange = None  # type: ignore[assignment]
 
     def on_headers_complete(self) -> None:
         """Begins the answer to a request, or if it may go the short path, looks first whether its body is there."""
@@ -121,8 +129,13 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Reads on, and does not wait for ever for the rest of a head."""
-        self._unset_keepalive_if_required()
+        self._close_at = math.inf
         self._parse(data)
+        if self._begin is not None and self._exchange is not None:
+            body, self._begin = self._begin, None
+            self._head_deadline = None
+            self._exchange.begin(body)
+            return
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
             body, self._short, self._short_body = self._short_body, None, b""
@@ -139,7 +152,7 @@ class Connection(HttpToolsProtocol):
         """Hands the connection over, and waits for no more heads on it."""
         super().handle_websocket_upgrade()
         self._upgraded = True
-        self._unset_keepalive_if_required()
+        self._stop_timer()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's sentence
         """Answers what is not HTTP with the error body, and closes the connection."""
@@ -206,9 +219,28 @@ class Connection(HttpToolsProtocol):
         )
         exchange = ShortExchange(self, endpoint, incoming, self._lifecycle, keep_alive=self.parser.should_keep_alive())
         self.cycle = exchange  # type: ignore[assignment]
-        task = self.loop.create_task(exchange.answer(body))
+        # Not inside the parser, which is not to be called from one of its own calls.
+        self._exchange, self._begin = exchange, body
+
+    def on_response_complete(self) -> None:
+        """Goes on with the requests that came meanwhile, or waits for one."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._close_unless_by(self.loop.time() + self.timeout_keep_alive)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does work in a task that the end of the server waits for."""
+        task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def end_short(self, reason: ConveyorError) -> None:
+        """Ends the request that goes the short path, if there is one."""
+        if self._exchange is not None:
+            self._exchange.end(reason)
 
     def common_headers(self) -> bytes:
         """What uvicorn puts into every answer, as it is written; it makes a new list when the date changes."""
@@ -219,12 +251,30 @@ class Connection(HttpToolsProtocol):
         return written
 
     def _await_head(self) -> None:
-        now = self.loop.time()
         if self._head_deadline is None:
-            self._head_deadline = now + _HEAD_TIMEOUT_S
-        self.timeout_keep_alive_task = self.loop.call_later(
-            max(0.0, self._head_deadline - now), self.timeout_keep_alive_handler
-        )
+            self._head_deadline = self.loop.time() + _HEAD_TIMEOUT_S
+        self._close_unless_by(self._head_deadline)
+
+    def _close_unless_by(self, moment: float) -> None:
+        self._close_at = moment
+        if moment < self._timer_at:
+            self._unset_keepalive_if_required()
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._close_at
+        self.timeout_keep_alive_task = self.loop.call_at(self._close_at, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        self._timer_at, self.timeout_keep_alive_task = math.inf, None
+        if self.loop.time() >= self._close_at:
+            self.timeout_keep_alive_handler()
+        elif self._close_at < math.inf:
+            self._set_timer()
+
+    def _stop_timer(self) -> None:
+        self._timer_at = self._close_at = math.inf
+        self._unset_keepalive_if_required()
 
     def _stop_cutting_off(self) -> None:
         if self._cutting_off is not None:

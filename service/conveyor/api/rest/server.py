@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from conveyor.api.outcome import stopped
 from conveyor.api.rest.protocol import Connection
 from conveyor.api.rest.socket_protocol import SocketConnection
 
@@ -86,6 +87,9 @@ class HttpServer:
         self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
         self._server.should_exit = True
         await self._serving
+        for connection in list(self._server.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.end_short(stopped())
         cut_off = list(self._server.server_state.tasks)
         if cut_off:
             await asyncio.wait(cut_off, timeout=_LAST_ANSWERS_S)

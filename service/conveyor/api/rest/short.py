@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,8 +11,9 @@ from starlette.responses import Response
 
 from conveyor.api.outcome import shown_error
 from conveyor.api.rest.errors import error_response
-from conveyor.api.rest.incoming import Incoming
+from conveyor.api.rest.incoming import Incoming, client_left
 from conveyor.api.rest.tasks import Endpoint
+from conveyor.errors import ConveyorError
 from conveyor.lifecycle.phase import Lifecycle, Phase
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _LONG: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
 def is_short(headers: Mapping[bytes, bytes]) -> bool:
     """Whether a request with these headers, names in small letters, can be answered by a `ShortExchange`."""
     size = headers.get(b"content-length", b"")
-    return size.isdigit() and len(size) < 6 and int(size) <= _MOST_BYTES and headers.keys().isdisjoint(_LONG)
+    return size.isdigit() and len(size) < 6 and int(size) <= _MOST_BYTES and _LONG.isdisjoint(headers)
 
 
 class _NobodyWaits:
@@ -39,14 +41,23 @@ class _NobodyWaits:
         """Tells nobody."""
 
 
+_NOBODY_WAITS = _NobodyWaits()
+
+
 class ShortExchange:
-    """One request of a connection and its answer; what uvicorn knows of it is what it knows of its own cycle."""
+    """One request of a connection and its answer; what uvicorn knows of it is what it knows of its own cycle.
+
+    It runs the coroutine of its answer itself, which waits once, for the engine: a task, with its turns of the event
+    loop and its name, would take as long as reading the request. So there is no current task inside.
+    """
 
     __slots__ = (
+        "_awaited",
         "_connection",
         "_endpoint",
         "_incoming",
         "_lifecycle",
+        "_running",
         "disconnected",
         "keep_alive",
         "message_event",
@@ -66,20 +77,76 @@ class ShortExchange:
         self._endpoint = endpoint
         self._incoming = incoming
         self._lifecycle = lifecycle
+        self._running: Coroutine[Any, Any, bytes | Response] | None = None
+        self._awaited: asyncio.Future[Any] | None = None
         self.keep_alive = keep_alive
-        self.message_event = _NobodyWaits()
+        self.message_event = _NOBODY_WAITS
         self.response_complete = False
         self.disconnected = False
 
-    async def answer(self, body: bytes) -> None:
-        """Answers the request. The connection keeps the exchange until the next one, but not its body."""
+    def begin(self, body: bytes) -> None:
+        """Begins to answer; returns once the request is in the engine, or answered."""
+        self._running = self._endpoint.reply(self._incoming, body)
+        presence = self._incoming.presence
+        if presence is not None:
+            # Need not be taken back: what has ended can't be ended, and the next request sets its own.
+            presence.on_leave = self._leave
+        self._go_on(None)
+
+    def end(self, reason: ConveyorError) -> None:
+        """Ends the request, which is answered with `reason` if its client is there; nothing happens if it has ended."""
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            awaited.remove_done_callback(self._resume)
+            awaited.cancel()
+            self._incoming.ended = reason
+            self._go_on(asyncio.CancelledError())
+
+    def _leave(self) -> None:
+        self.end(client_left())
+
+    def _resume(self, awaited: asyncio.Future[Any]) -> None:
+        if awaited is self._awaited:
+            self._awaited = None
+            self._go_on(None)
+
+    def _go_on(self, cancelled: asyncio.CancelledError | None) -> None:
+        """Runs to where it waits next, or to its end."""
+        running = self._running
+        assert running is not None
         try:
-            reply = await self._endpoint.reply(self._incoming, body)
+            awaited = running.send(None) if cancelled is None else running.throw(cancelled)
+        except StopIteration as ended:
+            self._running = None
+            self._answer(ended.value)
         except Exception as fault:
-            reply = error_response(shown_error(fault, self._incoming.request_id))
+            self._running = None
+            self._answer(error_response(shown_error(fault, self._incoming.request_id)))
+        else:
+            if awaited is None:
+                # Gives way to others for one turn.
+                self._awaited = asyncio.ensure_future(asyncio.sleep(0))
+            else:
+                # How a future says to a task that it is awaited, and a task that it has heard.
+                awaited._asyncio_future_blocking = False
+                self._awaited = awaited
+            self._awaited.add_done_callback(self._resume)
+
+    def _answer(self, reply: bytes | Response) -> None:
         connection = self._connection
         if connection.flow.write_paused and not self.disconnected:
-            await connection.flow.drain()
+            connection.later(self._send_in_turn(reply))
+        else:
+            self._send(reply)
+
+    async def _send_in_turn(self, reply: bytes | Response) -> None:
+        """Sends once the client has read what it was sent before."""
+        await self._connection.flow.drain()
+        self._send(reply)
+
+    def _send(self, reply: bytes | Response) -> None:
+        """Sends the answer. The connection keeps the exchange until the next one, but not its body."""
+        connection = self._connection
         # Of a connection that is lost uvicorn tells the newest request alone, and this need not be it.
         if self.disconnected or connection.transport.is_closing():
             return

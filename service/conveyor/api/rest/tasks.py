@@ -72,11 +72,14 @@ class Endpoint(Generic[BodyT, ResultT]):
         async def work(call: Call) -> bytes:
             return await self._answer(await self.door.read(incoming, receive, self._read), call)
 
-        await send_answer(await self.door.reply(self.task, incoming, work), scope, receive, send)
+        await send_answer(await self.door.reply_in_time(self.task, incoming, work), scope, receive, send)
 
-    async def reply(self, incoming: Incoming, body: bytes) -> bytes | Response:
-        """The answer to one request whose small body is there: the JSON of its results, or an error."""
-        return await self.door.reply(self.task, incoming, lambda call: self._answer(self._read(body), call))
+    def reply(self, incoming: Incoming, body: bytes) -> Coroutine[Any, Any, bytes | Response]:
+        """The answer to one request whose small body is there: the JSON of its results, or an error.
+
+        Waits for the engine alone, and so no longer than to its deadline; needs no task.
+        """
+        return self.door.reply(self.task, incoming, lambda call: self._answer(self._read(body), call))
 
     def _read(self, body: bytes) -> Question[ResultT]:
         return self.question(parse_body(self.body_type, body, self.door.limits))
