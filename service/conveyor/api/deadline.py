@@ -43,7 +43,7 @@ class Lifetime:
         if math.isfinite(self._deadline):
             # Deadlines are on the system's clock, and the loop's need not be that one.
             remaining_s = max(0.0, self._deadline - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(remaining_s, self._expire)
+            self._timer = asyncio.get_running_loop().call_later(remaining_s, self.expire)
         return self
 
     def end(self, reason: ConveyorError) -> None:
@@ -55,7 +55,8 @@ class Lifetime:
             self._reason = reason
             self._task.cancel()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Ends the block because its time is up."""
         self.end(DeadlineExceeded("the deadline passed before the answer"))
 
     def __exit__(

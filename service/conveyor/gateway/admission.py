@@ -71,7 +71,8 @@ class Room:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._admission.give_back(self, in_time=kind is None, late=kind is not None and issubclass(kind, DeadlineExceeded))
+        late = kind is not None and issubclass(kind, DeadlineExceeded)
+        self._admission.give_back(self, in_time=kind is None, late=late)
 
 
 class Admission:

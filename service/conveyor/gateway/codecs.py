@@ -37,9 +37,9 @@ class SentimentCodec:
     def decode(self, _: None, result: RowResult) -> Sentiment:
         """The answer; `result["probabilities"]` is float32 [1, labels]."""
         probabilities = result["probabilities"][0].tolist()
-        scores = dict(zip(self.spec.labels, probabilities, strict=True))
-        label = max(scores, key=scores.__getitem__)
-        return Sentiment(label, scores[label], scores)
+        highest = max(probabilities)
+        labels = self.spec.labels
+        return Sentiment(labels[probabilities.index(highest)], highest, dict(zip(labels, probabilities, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

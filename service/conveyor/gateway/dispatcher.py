@@ -15,7 +15,7 @@ from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError, QueueFull, error_named
 from conveyor.gateway.call import Call
 from conveyor.gateway.session_rows import SessionRowsDispatcher
-from conveyor.gateway.waiting import until_answered
+from conveyor.gateway.waiting import Waiting
 from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, ResultBlock, RowBlock
 from conveyor.wire.port import EnginePort, Reply
 from conveyor.wire.sessions import SessionResults
@@ -74,6 +74,7 @@ class Dispatcher:
         self._clock = clock
         self._room_in_s = room_in_s
         self._next_id = 0
+        self._waiting = Waiting(clock)
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Row]] = {}
         # While rows are held back.
@@ -103,7 +104,7 @@ class Dispatcher:
             [(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
         )
         try:
-            await until_answered(done, call.deadline, self._clock())
+            await self._waiting.until_answered(done, call.deadline)
         finally:
             waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
             if waiting:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError
 from conveyor.gateway.call import Call
-from conveyor.gateway.waiting import until_answered
+from conveyor.gateway.waiting import Waiting
 from conveyor.wire.port import EnginePort
 from conveyor.wire.sessions import KEY_BYTES, SessionBlock, SessionCall, SessionResults, SessionState
 
@@ -126,6 +126,7 @@ class SessionRowsDispatcher:
         self._engine = engine
         self._take_ids = take_ids
         self._clock = clock
+        self._waiting = Waiting(clock)
         self._waiters: dict[int, _Waiter] = {}
         self._outboxes: dict[ModelKey, list[_Waiter]] = {}
         self._flushing: asyncio.Handle | None = None
@@ -159,7 +160,7 @@ class SessionRowsDispatcher:
             self._flush_in(_GATHER_S)
         self._outboxes.setdefault(model, []).append(waiter)
         try:
-            await until_answered(waiter.done, call.deadline, self._clock())
+            await self._waiting.until_answered(waiter.done, call.deadline)
         finally:
             for row_id in range(first_id, first_id + count):
                 del self._waiters[row_id]

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import math
+from collections.abc import Callable
 
 from conveyor.errors import DeadlineExceeded
+from conveyor.lifecycle.alarms import Alarms
 
-__all__ = ["until_answered"]
+__all__ = ["Waiting"]
 
 
-async def until_answered(done: asyncio.Future[None], deadline: float, now: float) -> None:
-    """Returns when `done` has a result, and raises what it was given instead.
+class Waiting:
+    """Those that wait for the engine. Event loop only.
 
     Args:
-        deadline, now: Seconds of the same clock; an infinite deadline never passes.
-
-    Raises:
-        DeadlineExceeded: The deadline passed first.
+        clock: Monotonic seconds, as the deadlines of calls.
     """
-    timer = None
-    if deadline < math.inf:
-        timer = asyncio.get_running_loop().call_later(max(0.0, deadline - now), _expire, done)
-    try:
-        await done
-    finally:
-        if timer is not None:
-            timer.cancel()
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._alarms: Alarms[asyncio.Future[None]] = Alarms(_expire, clock)
+
+    async def until_answered(self, done: asyncio.Future[None], deadline: float) -> None:
+        """Returns when `done` has a result, and raises what it was given instead.
+
+        Args:
+            deadline: An infinite one never passes.
+
+        Raises:
+            DeadlineExceeded: The deadline passed first.
+        """
+        self._alarms.set(done, deadline)
+        try:
+            await done
+        finally:
+            self._alarms.unset(done)
 
 
 def _expire(done: asyncio.Future[None]) -> None:

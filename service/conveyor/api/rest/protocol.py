@@ -89,6 +89,12 @@ class Connection(HttpToolsProtocol):
         # An exchange refers to its connection: together they would wait for the collector, which comes rarely.
         self.cycle = self._exchange = None  # type: ignore[assignment]
 
+    def on_message_begin(self) -> None:
+        """A request comes. What ASGI wants to know of it is put together when its way is known."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
     def on_headers_complete(self) -> None:
         """Begins the answer to a request, or if it may go the short path, looks first whether its body is there."""
         self._declining = self._asks_in_vain()
@@ -104,7 +110,15 @@ class Connection(HttpToolsProtocol):
         ):
             self._short = endpoint, headers
         else:
-            super().on_headers_complete()
+            self._begin_asgi()
+
+    def _begin_asgi(self) -> None:
+        url, headers, expect = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expect
+        # The list that is in the scope already.
+        self.headers += headers
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Takes a piece of a body."""
@@ -139,7 +153,7 @@ class Connection(HttpToolsProtocol):
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
             body, self._short, self._short_body = self._short_body, None, b""
-            super().on_headers_complete()
+            self._begin_asgi()
             super().on_body(body)
         if self._upgraded or self.transport.is_closing():
             return

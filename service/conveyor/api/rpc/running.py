@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
+from typing import Self
 
 from conveyor.api.deadline import Lifetime
 from conveyor.api.outcome import stopped
 from conveyor.errors import Unavailable
+from conveyor.lifecycle.alarms import Alarms
 
 __all__ = ["RunningCalls"]
 
@@ -18,8 +21,8 @@ class RunningCalls:
     """
 
     def __init__(self) -> None:
-        self._lifetimes: set[Lifetime] = set()
-        self._streams: set[Lifetime] = set()
+        self._calls: Alarms[Lifetime] = Alarms(Lifetime.expire)
+        self._streams: Alarms[Lifetime] = Alarms(Lifetime.expire)
 
     def stream_until(self, deadline: float) -> Lifetime:
         """As `one_until`, for the part of a stream in which messages are taken in; ended by `end_streams` too.
@@ -32,7 +35,7 @@ class RunningCalls:
 
     def end_streams(self) -> None:
         """Has every stream take in no more."""
-        for lifetime in self._streams:
+        for lifetime in list(self._streams):
             lifetime.end(Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0))
 
     def one_until(self, deadline: float) -> Lifetime:
@@ -42,26 +45,31 @@ class RunningCalls:
             DeadlineExceeded: The deadline passed inside the block.
             Unavailable: The server stopped.
         """
-        return _Counted(deadline, self._lifetimes)
+        return _Counted(deadline, self._calls)
 
     def stop(self) -> None:
         """Ends every call that runs, and every stream."""
-        for lifetime in self._lifetimes | self._streams:
+        for lifetime in [*self._calls, *self._streams]:
             lifetime.end(stopped())
 
 
 class _Counted(Lifetime):
-    """A lifetime that is in a set while its block runs."""
+    """A lifetime that is among those that run while its block does, and has no timer of its own."""
 
-    __slots__ = ("_running",)
+    __slots__ = ("_among", "_until")
 
-    def __init__(self, deadline: float, running: set[Lifetime]) -> None:
-        super().__init__(deadline)
-        self._running = running
-        running.add(self)
+    def __init__(self, deadline: float, among: Alarms[Lifetime]) -> None:
+        super().__init__(math.inf)
+        self._until = deadline
+        self._among = among
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._among.set(self, self._until)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._running.discard(self)
+        self._among.unset(self)
         super().__exit__(kind, fault, trace)
