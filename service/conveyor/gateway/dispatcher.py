@@ -51,7 +51,8 @@ _Row = tuple[int, float, int, int, Inputs]
 
 
 class Dispatcher:
-    """Sends rows through an `EnginePort` and hands each caller its own answers. Event loop only.
+    """Sends rows through an `EnginePort` and hands each caller its own answers. Made and used inside one running event
+    loop.
 
     Args:
         engine: Where rows go; this dispatcher becomes its sink.
@@ -69,6 +70,7 @@ class Dispatcher:
         clock: Callable[[], float] = time.monotonic,
         room_in_s: Callable[[], float] = lambda: _SOON_S,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._engine = engine
         self._observe = observe
         self._clock = clock
@@ -97,7 +99,7 @@ class Dispatcher:
         first_id = self._take_ids(len(rows))
         ids = range(first_id, first_id + len(rows))
         results: list[RowResult] = [_NO_RESULT] * len(rows)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = self._loop.create_future()
         self._waiters.update(dict.fromkeys(ids, _Waiter(first_id, results, len(rows), done, call)))
         self._post(
             model,
@@ -118,12 +120,11 @@ class Dispatcher:
 
     def _post(self, model: ModelKey, rows: Sequence[_Row]) -> None:
         if not self._outboxes:
-            loop = asyncio.get_running_loop()
             held_s = self._flushed + _GATHER_S - self._clock() if len(self._waiters) > len(rows) else 0.0
             if held_s > 0.0:
-                self._holding = loop.call_later(held_s, self._flush)
+                self._holding = self._loop.call_later(held_s, self._flush)
             else:
-                loop.call_soon(self._flush)
+                self._loop.call_soon(self._flush)
         self._outboxes.setdefault(model, []).extend(rows)
 
     def _flush(self) -> None:
@@ -157,7 +158,7 @@ class Dispatcher:
             # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
             self._holding.cancel()
             self._holding = None
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)

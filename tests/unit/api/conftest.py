@@ -61,7 +61,7 @@ def engine() -> RememberingEngine:
 
 
 @pytest.fixture
-def gateway(engine, lifecycle, metrics, limits) -> FakeGateway:
+async def gateway(engine, lifecycle, metrics, limits) -> FakeGateway:
     """Echoes, and keeps sessions."""
     return FakeGateway(session_gateway(engine, lifecycle, metrics, limits).sessions)
 

@@ -43,7 +43,7 @@ def lifecycle() -> Lifecycle:
 
 
 @pytest.fixture
-def gateway(engine: RememberingEngine, lifecycle: Lifecycle) -> Gateway:
+async def gateway(engine: RememberingEngine, lifecycle: Lifecycle) -> Gateway:
     """Before the engine, with limits small enough to exceed."""
     return session_gateway(engine, lifecycle, Metrics(), Limits(series_values=5, items=4), queue_rows=4)
 
