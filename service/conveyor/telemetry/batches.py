@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
-from conveyor.telemetry.catalogue import METRICS
+from conveyor.telemetry.buckets import Buckets, bounds_of, help_of
 
 __all__ = ["BATCH_METRICS", "BatchCounts"]
 
@@ -28,26 +27,6 @@ BATCH_METRICS = frozenset({_QUEUE, _COMPUTE, _SIZE, _STEPS})
 
 # Executions that wait to be counted.
 _MOST_PENDING = 1000
-
-
-class _Buckets:
-    """One series of a histogram. bounds: upper ones, ascending, without infinity."""
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = np.array(bounds)
-        self._labels = [*map(floatToGoString, bounds), "+Inf"]
-        self._counts = np.zeros(len(self._labels), dtype=np.int64)
-        self.sum = 0.0
-
-    def observe(self, values: npt.NDArray[np.float64]) -> None:
-        """Counts values. A value on a bound is below it."""
-        places = np.searchsorted(self._bounds, values)
-        self._counts += np.bincount(places, minlength=len(self._labels))
-        self.sum += float(values.sum())
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """The bound of each bucket as text, and how many values there are up to it."""
-        return list(zip(self._labels, np.cumsum(self._counts, dtype=np.float64).tolist(), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +45,7 @@ class _Model:
     """What was counted of a model."""
 
     def __init__(self) -> None:
-        bounds = {metric.name: metric.buckets for metric in METRICS}
-        self.histograms = {name: _Buckets(bounds[name]) for name in (_QUEUE, _COMPUTE, _SIZE)}
+        self.histograms = {name: Buckets(bounds_of(name)) for name in (_QUEUE, _COMPUTE, _SIZE)}
         self.steps = {"useful": 0, "padding": 0}
 
     def count(self, batches: Sequence[_Batch]) -> None:
@@ -107,7 +85,7 @@ class BatchCounts(Collector):
         with self._lock:
             self._count()
             found = [self._family(name) for name in (_QUEUE, _COMPUTE, _SIZE)]
-            steps = CounterMetricFamily(_STEPS, _help(_STEPS), labels=("model", "kind"))
+            steps = CounterMetricFamily(_STEPS, help_of(_STEPS), labels=("model", "kind"))
             for model, counted in self._models.items():
                 for kind, value in counted.steps.items():
                     steps.add_metric((model, kind), value)
@@ -115,7 +93,7 @@ class BatchCounts(Collector):
         yield steps
 
     def _family(self, name: str) -> HistogramMetricFamily:
-        family = HistogramMetricFamily(name, _help(name), labels=("model",))
+        family = HistogramMetricFamily(name, help_of(name), labels=("model",))
         for model, counted in self._models.items():
             buckets = counted.histograms[name]
             family.add_metric((model,), buckets.cumulative(), buckets.sum)
@@ -128,8 +106,3 @@ class BatchCounts(Collector):
             by_model.setdefault(batch.model, []).append(batch)
         for model, batches in by_model.items():
             self._models.setdefault(model, _Model()).count(batches)
-
-
-def _help(name: str) -> str:
-    (text,) = (metric.help for metric in METRICS if metric.name == name)
-    return text

@@ -24,6 +24,7 @@ from conveyor.errors import Code
 from conveyor.telemetry.batches import BATCH_METRICS, BatchCounts
 from conveyor.telemetry.catalogue import METRICS, Kind
 from conveyor.telemetry.merge import Family, snapshot
+from conveyor.telemetry.requests import REQUEST_METRICS, RequestCounts
 
 __all__ = ["Metrics", "Scrape"]
 
@@ -53,12 +54,12 @@ class Metrics:
         self._histograms: dict[str, Histogram] = {}
         # What others count, as it was when last taken over.
         self._counted: dict[tuple[str, str, str], int] = {}
-        # The client builds a key of its labels each time it is asked for a series.
-        self._of_requests: dict[tuple[str, str, str, str, Code], tuple[Counter, Histogram]] = {}
+        self._requests = RequestCounts()
+        self._registry.register(self._requests)
         self._batches = BatchCounts()
         self._registry.register(self._batches)
         for metric in METRICS:
-            if metric.name in BATCH_METRICS:
+            if metric.name in REQUEST_METRICS | BATCH_METRICS:
                 continue
             match metric.kind:
                 case Kind.COUNTER:
@@ -74,17 +75,7 @@ class Metrics:
 
     def request(self, task: str, model: str, version: str, protocol: str, code: Code, duration_s: float) -> None:
         """Counts a request that ended."""
-        key = (task, model, version, protocol, code)
-        series = self._of_requests.get(key)
-        if series is None:
-            labels = {"task": task, "model": model, "version": version, "protocol": protocol}
-            series = self._of_requests[key] = (
-                self._counters["conveyor_requests_total"].labels(**labels, code=code),
-                self._histograms["conveyor_request_duration_seconds"].labels(**labels),
-            )
-        count, duration = series
-        count.inc()
-        duration.observe(duration_s)
+        self._requests.add((task, model, version, protocol), code, duration_s)
 
     def batch(
         self,
