@@ -13,7 +13,7 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(1) --pyi_ou
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard $(KERNEL)/*.c $(KERNEL)/build.py)
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard $(KERNEL)/*.[ch] $(KERNEL)/build.py)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@

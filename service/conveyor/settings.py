@@ -46,10 +46,10 @@ class ServeSettings(BaseSettings):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where models run: auto (CUDA if there is any), cpu, cuda or cuda:N."
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = Field(
         default="auto",
         description="Arithmetic: auto follows each package's plan.lock, and is float32 without one for this kind of "
-        "device; the others hold for every model. float16 is for CUDA.",
+        "device; the others hold for every model. int8 is for CPUs, float16 for CUDA.",
     )
     frontends: int | None = Field(
         default=None,

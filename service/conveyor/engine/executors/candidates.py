@@ -66,8 +66,8 @@ def _no_kernel(dtype: torch.dtype) -> Callable[[torch.device, RecurrentSpec], st
         kernel = find_kernel()
         if kernel is None:
             return "no kernel was compiled when conveyor was installed, for want of a C compiler"
-        if dtype == torch.bfloat16 and not kernel.has_bfloat16:
-            return f"the kernel for this CPU ({kernel.variant}) has no bfloat16"
+        if dtype not in kernel.precisions:
+            return f"the kernel for this CPU ({kernel.variant}) has no {str(dtype).removeprefix('torch.')}"
         return None if spec.cell == "lstm" else f"the kernel computes no {spec.cell}"
 
     return obstacle
@@ -105,6 +105,7 @@ CANDIDATES: Sequence[Candidate] = (
     REFERENCE,
     Candidate(KERNEL, "float32", ("cpu",), _no_kernel(torch.float32), _install_kernel(torch.float32)),
     Candidate(KERNEL, "bfloat16", ("cpu",), _no_kernel(torch.bfloat16), _install_kernel(torch.bfloat16)),
+    Candidate(KERNEL, "int8", ("cpu",), _no_kernel(torch.int8), _install_kernel(torch.int8)),
     Candidate("onnxruntime", "float32", ("cpu",), _no_onnxruntime, _install_onnx),
     Candidate("torch", "bfloat16", ("cpu", "cuda"), _no_bfloat16, _install_torch(torch.bfloat16)),
     # cuDNN's persistent kernels know it and not bfloat16; on CPUs it has neither range nor speed.

@@ -40,7 +40,8 @@ class Variant:
 
 
 _X86 = (
-    Variant("avx512_bf16", (*_AVX512, "avx512_bf16")),
+    Variant("avx512_bf16", (*_AVX512, "avx512_vnni", "avx512_bf16")),
+    Variant("avx512_vnni", (*_AVX512, "avx512_vnni")),
     Variant("avx512", _AVX512),
     Variant("avx2", _AVX2),
 )

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from conveyor.engine.executors.kernel.library import Direction, Kernel
+from conveyor.engine.executors.kernel.library import PRECISIONS, Direction, Kernel, Matrix
 from conveyor.nn.models import SeriesForecaster, TaskModel
 from conveyor.nn.recurrent import RaggedLayer, State
 
-__all__ = ["KernelLayer", "install_kernel"]
+__all__ = ["KernelLayer", "install_kernel", "quantise"]
 
 _GATES = 4
+# The largest number of a byte with a sign.
+_MOST = 127.0
 # What the tables of a model's first layer may take; beyond it the products are computed from the embeddings.
 _TABLE_BYTES = 128 * 2**20
 
@@ -28,19 +30,20 @@ def install_kernel(model: TaskModel, kernel: Kernel, dtype: torch.dtype) -> None
     Args:
         model: In float32 on the CPU.
         kernel: What computes.
-        dtype: `torch.float32`, or `torch.bfloat16`: weights, tables, and what is multiplied by weights. Sums, gates
-            and the cells' states stay float32.
+        dtype: `torch.float32`, or `torch.bfloat16`: weights, tables, and what is multiplied by weights. `torch.int8`:
+            weights, and what is multiplied by them if it lies in (-1, 1), as what a layer puts out does; tables are
+            bfloat16, and what else comes in is multiplied in float32. Sums, gates and the cells' states stay float32.
     """
     tables: Sequence[Tensor] = []
     if not isinstance(model, SeriesForecaster):
         tables = list(model.embeddings.parameters())
     first = list(model.recurrent.layers[0].children())
-    line_bytes = _GATES * _padded(model.recurrent.spec.hidden, kernel.lanes) * dtype.itemsize
+    line_bytes = _GATES * _padded(model.recurrent.spec.hidden, kernel.lanes) * _table_dtype(dtype).itemsize
     if sum(map(len, tables)) * len(first) * line_bytes > _TABLE_BYTES:
         tables = []
 
     def make(module: nn.RNNBase) -> RaggedLayer:
-        return KernelLayer(module, kernel, dtype, tables if module in first else [])
+        return KernelLayer(module, kernel, dtype, tables if module in first else [], bounded=module not in first)
 
     model.recurrent.use(make, fewest_rows=1)
     if tables and not isinstance(model, SeriesForecaster):
@@ -55,10 +58,17 @@ class KernelLayer(RaggedLayer):
         kernel: What computes.
         dtype: As for `install_kernel`.
         embeddings: [ids, width] of each column, if the layer is to take ids instead of their embeddings.
+        bounded: Whether all inputs lie in (-1, 1).
     """
 
     def __init__(
-        self, module: nn.RNNBase, kernel: Kernel, dtype: torch.dtype, embeddings: Sequence[Tensor] = ()
+        self,
+        module: nn.RNNBase,
+        kernel: Kernel,
+        dtype: torch.dtype,
+        embeddings: Sequence[Tensor] = (),
+        *,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
         self._kernel = kernel
@@ -68,31 +78,33 @@ class KernelLayer(RaggedLayer):
         lanes = kernel.lanes
         bias = bias_ih + bias_hh
         # The library reads them where they lie; so they are kept.
-        self._held = [_in_tiles(weight_hh, lanes, dtype)]
-        if embeddings:
-            first = 0
-            for table in embeddings:
-                width = table.shape[1]
-                # The biases come with the first column.
-                products = table @ weight_ih[:, first : first + width].T + (bias if first == 0 else 0.0)
-                self._held.append(_by_block(products, lanes).to(dtype))
-                first += width
-        else:
-            self._held += [_in_tiles(weight_ih, lanes, dtype), _by_block(bias[None], lanes)]
-        places = [held.data_ptr() for held in self._held]
-        self.num_bytes = sum(held.nbytes for held in self._held)
+        self._held: list[Tensor] = []
         self._direction = Direction(
             hidden=self._hidden,
             blocks=_padded(self._hidden, lanes) // lanes,
             width=len(embeddings) or module.input_size,
-            reduced=dtype == torch.bfloat16,
-            recurrent=places[0],
+            recurrent=self._matrix(weight_hh, lanes, dtype),
         )
         if embeddings:
-            self._direction.tables = (ctypes.c_void_p * len(embeddings))(*places[1:])
-            self._direction.half_tables = dtype == torch.bfloat16
+            first = 0
+            places = []
+            for table in embeddings:
+                width = table.shape[1]
+                # The biases come with the first column.
+                products = table @ weight_ih[:, first : first + width].T + (bias if first == 0 else 0.0)
+                places.append(self._hold(_by_block(products, lanes).to(_table_dtype(dtype))))
+                first += width
+            self._direction.tables = (ctypes.c_void_p * len(embeddings))(*places)
+            self._direction.half_tables = _table_dtype(dtype) == torch.bfloat16
         else:
-            self._direction.input, self._direction.bias = places[1:]
+            in_float32 = dtype == torch.int8 and not bounded
+            self._direction.input = self._matrix(weight_ih, lanes, torch.float32 if in_float32 else dtype)
+            self._direction.bias = self._hold(_by_block(bias[None], lanes))
+
+    @property
+    def num_bytes(self) -> int:
+        """What the weights and tables take."""
+        return sum(held.nbytes for held in self._held)
 
     def run(self, x: Tensor, lengths: Tensor, outputs: Tensor, *, backwards: bool) -> None:
         """Runs rows of any lengths from their beginnings, or their ends, on."""
@@ -111,10 +123,37 @@ class KernelLayer(RaggedLayer):
         self._kernel.run(self._direction, x.to(self._dtype).contiguous(), lengths, outputs, (h, c))
         return outputs, (h[None], c[None])
 
+    def _hold(self, tensor: Tensor) -> int:
+        """Keeps a tensor, and tells where it lies."""
+        self._held.append(tensor.contiguous())
+        return self._held[-1].data_ptr()
 
-def _padded(hidden: int, lanes: int) -> int:
-    """Units, the last block filled up."""
-    return -(-hidden // lanes) * lanes
+    def _matrix(self, weight: Tensor, lanes: int, dtype: torch.dtype) -> Matrix:
+        """[gates × hidden, inputs] as products.h reads it."""
+        matrix = Matrix(precision=PRECISIONS.index(dtype), inputs=weight.shape[1])
+        if dtype == torch.int8:
+            weight, scales = quantise(weight)
+            matrix.scales = self._hold(_by_block(scales[None] / _MOST, lanes))
+            matrix.offsets = self._hold(_by_block(-128.0 * weight.sum(1)[None], lanes).to(torch.int32))
+        matrix.weights = self._hold(_in_tiles(weight, lanes, dtype))
+        return matrix
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights [columns, inputs] as whole numbers from -127 to 127, and the scale of each column, to multiply them by:
+    the largest becomes 127, a column of zeros stays one."""
+    scales = weight.abs().amax(1) / _MOST
+    return (weight / scales.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round(), scales
+
+
+def _table_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What products that are looked up are kept in."""
+    return torch.float32 if dtype == torch.float32 else torch.bfloat16
+
+
+def _padded(count: int, together: int) -> int:
+    """A number of things, the last group filled up."""
+    return -(-count // together) * together
 
 
 def _by_block(products: Tensor, lanes: int) -> Tensor:
@@ -126,11 +165,10 @@ def _by_block(products: Tensor, lanes: int) -> Tensor:
 
 
 def _in_tiles(weight: Tensor, lanes: int, dtype: torch.dtype) -> Tensor:
-    """[gates × hidden, inputs] → [blocks, inputs, gates, lanes], in bfloat16 [blocks, inputs / 2, gates, lanes, 2]."""
+    """[gates × hidden, inputs] → [blocks, words, gates, lanes, inputs of a word of four bytes]."""
     tiles = _by_block(weight.T.contiguous(), lanes).transpose(0, 1)
-    if dtype == torch.float32:
-        return tiles.contiguous()
     blocks, inputs = tiles.shape[:2]
-    paired = tiles.new_zeros(blocks, -(-inputs // 2) * 2, _GATES, lanes)
-    paired[:, :inputs] = tiles
-    return paired.view(blocks, -1, 2, _GATES, lanes).permute(0, 1, 3, 4, 2).to(dtype).contiguous()
+    together = 4 // dtype.itemsize
+    filled = tiles.new_zeros(blocks, _padded(inputs, together), _GATES, lanes)
+    filled[:, :inputs] = tiles
+    return filled.view(blocks, -1, together, _GATES, lanes).permute(0, 1, 3, 4, 2).to(dtype).contiguous()

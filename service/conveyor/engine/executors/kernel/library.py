@@ -11,7 +11,22 @@ from torch import Tensor
 from conveyor.engine.executors.device_kind import cpu_flags
 from conveyor.engine.executors.kernel.build import VARIANTS, Variant, library
 
-__all__ = ["Direction", "Kernel", "find_kernel"]
+__all__ = ["PRECISIONS", "Direction", "Kernel", "Matrix", "find_kernel"]
+
+# As `enum precision` of products.h counts them.
+PRECISIONS = (torch.float32, torch.bfloat16, torch.int8)
+
+
+class Matrix(ctypes.Structure):
+    """`struct matrix` of products.h."""
+
+    _fields_ = (
+        ("precision", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+    )
 
 
 class Direction(ctypes.Structure):
@@ -21,9 +36,8 @@ class Direction(ctypes.Structure):
         ("hidden", ctypes.c_int64),
         ("blocks", ctypes.c_int64),
         ("width", ctypes.c_int64),
-        ("reduced", ctypes.c_int64),
-        ("recurrent", ctypes.c_void_p),
-        ("input", ctypes.c_void_p),
+        ("recurrent", Matrix),
+        ("input", Matrix),
         ("bias", ctypes.c_void_p),
         ("tables", ctypes.POINTER(ctypes.c_void_p)),
         ("half_tables", ctypes.c_int64),
@@ -33,7 +47,7 @@ class Direction(ctypes.Structure):
 class Kernel:
     """A compiled variant.
 
-    variant: its name. lanes: units of a block. has_bfloat16: whether it multiplies bfloat16. revision: see lstm.c.
+    variant: its name. lanes: units of a block. precisions: in which it multiplies. revision: see lstm.c.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -41,7 +55,7 @@ class Kernel:
         loaded = ctypes.CDLL(str(library(variant)))
         self.variant = variant.name
         self.lanes: int = loaded.conveyor_lanes()
-        self.has_bfloat16 = bool(loaded.conveyor_has_bfloat16())
+        self.precisions = [dtype for number, dtype in enumerate(PRECISIONS) if loaded.conveyor_has(number)]
         self.revision: int = loaded.conveyor_revision()
         self._run = loaded.conveyor_lstm
         self._run.argtypes = [
