@@ -246,18 +246,18 @@ def saturate_ours(lengths: Iterable[int], costs: CostTable, num_rows: int) -> Sa
     done = 0
     missing = WAITING
     while done < num_rows:
-        wanted = np.array(list(itertools.islice(rows, missing)), dtype=np.int32)
-        row_ids = np.array(list(itertools.islice(ids, missing)), dtype=np.int64)
+        wanted = list(itertools.islice(rows, missing))
+        row_ids = list(itertools.islice(ids, missing))
         if missing:
             engine.submit(
                 RowBlock(
                     MODEL,
                     row_ids,
-                    np.full(missing, NO_DEADLINE),
-                    np.full(missing, NORMAL_PRIORITY, dtype=np.int8),
+                    [NO_DEADLINE] * missing,
+                    [NORMAL_PRIORITY] * missing,
                     row_ids,
                     wanted,
-                    np.zeros((int(wanted.sum()), 1), dtype=np.int32),
+                    np.zeros((sum(wanted), 1), dtype=np.int32),
                 )
             )
         before = len(reports)

@@ -36,7 +36,7 @@ from conveyor.engine.loop import EngineLoop
 from conveyor.features.text import TextEncoder
 from conveyor.repository.manifest import read_manifest
 from conveyor.spec import SentimentSpec
-from conveyor.wire.messages import NORMAL_PRIORITY, ResultBlock, RowBlock
+from conveyor.wire.messages import NO_DEADLINE, NORMAL_PRIORITY, ResultBlock, RowBlock
 from conveyor.wire.port import Reply
 
 _HERE = Path(__file__).parent
@@ -70,11 +70,11 @@ def raw_rate(texts: Sequence[str], seconds: float) -> dict[str, Any]:
         loop.submit(
             RowBlock(
                 model=_KEY,
-                ids=np.arange(count),
-                deadlines=np.full(count, np.inf),
-                priorities=np.full(count, NORMAL_PRIORITY, np.int8),
-                requests=np.arange(count),
-                lengths=np.array([len(row) for row in rows], np.int32),
+                ids=list(range(count)),
+                deadlines=[NO_DEADLINE] * count,
+                priorities=[NORMAL_PRIORITY] * count,
+                requests=list(range(count)),
+                lengths=list(map(len, rows)),
                 inputs=np.concatenate(rows),
             )
         )

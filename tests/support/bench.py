@@ -55,11 +55,11 @@ class Bench:
         self.loop.submit(
             RowBlock(
                 model,
-                np.array(list(rows), dtype=np.int64),
-                np.full(len(rows), deadline),
-                np.full(len(rows), priority, dtype=np.int8),
-                np.full(len(rows), self.requests),
-                np.array([len(row) for row in rows.values()], dtype=np.int32),
+                list(rows),
+                [deadline] * len(rows),
+                [priority] * len(rows),
+                [self.requests] * len(rows),
+                [len(row) for row in rows.values()],
                 np.array(values, dtype=np.int32).reshape(-1, 1),
             )
         )

@@ -106,7 +106,7 @@ class RecordingEngine:
         """Rows on their way to the engine."""
         now = self._loop.time()
         end = 0
-        columns = (block.ids.tolist(), block.lengths.tolist(), block.deadlines.tolist())
+        columns = (block.ids, block.lengths, block.deadlines)
         for row_id, length, deadline in zip(*columns, strict=True):
             assert row_id not in self._ledger.sent
             self._ledger.sent[row_id] = now

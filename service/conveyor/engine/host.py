@@ -87,9 +87,9 @@ class EngineHost:
         match message:
             case RowBlock():
                 # In place: what was received is nobody else's.
-                np.add(message.ids, first, out=message.ids)
-                np.add(message.requests, first, out=message.requests)
-                front_end.rows.update(message.ids.tolist())
+                message.ids[:] = [first + row_id for row_id in message.ids]
+                message.requests[:] = [first + request for request in message.requests]
+                front_end.rows.update(message.ids)
                 self._engine.submit(message)
             case SessionBlock():
                 np.add(message.ids, first, out=message.ids)
@@ -172,11 +172,14 @@ class EngineHost:
         owners = results.ids >> _ID_BITS
         numbers = set(owners.tolist())
         for number in numbers:
-            mine = owners == number
-            part = results if len(numbers) == 1 else results.rows(mine)
-            own = len(self._front_ends[number].rows) if number in self._front_ends else 0
             # Every part tells what the whole execution cost.
-            report = results.report.of(mine, rows_elsewhere=rows - own)
+            part, report = results, results.report
+            if len(numbers) > 1:
+                mine = owners == number
+                part, report = results.rows(mine), replace(report, queue_s=report.queue_s[mine])
+            own = len(self._front_ends[number].rows) if number in self._front_ends else 0
+            if rows != own:
+                report = replace(report, rows_elsewhere=rows - own)
             self._send(number, part.ids.tolist(), replace(part, ids=part.ids & _OWN_ID, report=report))
 
     def _send(self, number: int, ids: list[int], message: Reply) -> None:

@@ -141,10 +141,10 @@ class EngineLoop(Generic[ScanT]):
     def _submit_rows(self, block: RowBlock) -> None:
         served = self._models.get(block.model)
         if served is None:
-            self._outbox.fail(block.model, block.ids.tolist(), NotFound, f"model {block.model.name!r} is not loaded")
+            self._outbox.fail(block.model, block.ids, NotFound, f"model {block.model.name!r} is not loaded")
             return
         rows = self._rows(block, served.costs.row_step_s)
-        if max([row.length for row in rows], default=0) <= served.longest_whole:
+        if max(block.lengths, default=0) <= served.longest_whole:
             refused = self._backlog.add(served.whole, rows)
         else:
             refused = []
@@ -155,7 +155,7 @@ class EngineLoop(Generic[ScanT]):
 
     def _rows(self, block: RowBlock, row_step_s: float) -> list[Row]:
         now = self._clock()
-        inputs, lengths, requests = block.inputs, block.lengths.tolist(), block.requests.tolist()
+        inputs, lengths, requests = block.inputs, block.lengths, block.requests
         parts = [inputs]
         if len(lengths) != 1:
             # A view would keep the whole block in memory for as long as its last row waits.
@@ -163,9 +163,8 @@ class EngineLoop(Generic[ScanT]):
             parts = [inputs[end - length : end].copy() for length, end in zip(lengths, ends, strict=True)]
         alone = len(set(requests)) == len(requests)
         ahead_s = repeat(0.0, len(requests)) if alone else _ahead_s(requests, lengths, row_step_s)
-        deadlines = block.deadlines.tolist()
-        due = map(due_time, repeat(now), deadlines, block.priorities.tolist(), ahead_s)
-        columns = due, block.ids.tolist(), lengths, deadlines, repeat(now, len(lengths)), parts
+        due = map(due_time, repeat(now), block.deadlines, block.priorities, ahead_s)
+        columns = due, block.ids, lengths, block.deadlines, repeat(now, len(lengths)), parts
         return list(map(Row._make, zip(*columns, strict=True)))
 
     def cancel(self, ids: Collection[int]) -> None:

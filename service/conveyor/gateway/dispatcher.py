@@ -139,11 +139,11 @@ class Dispatcher:
                 self._engine.submit(
                     RowBlock(
                         model=model,
-                        ids=np.array(ids, dtype=np.int64),
-                        deadlines=np.array(deadlines, dtype=np.float64),
-                        priorities=np.array(priorities, dtype=np.int8),
-                        requests=np.array(requests, dtype=np.int64),
-                        lengths=np.array(list(map(len, inputs)), dtype=np.int32),
+                        ids=list(ids),
+                        deadlines=list(deadlines),
+                        priorities=list(priorities),
+                        requests=list(requests),
+                        lengths=list(map(len, inputs)),
                         inputs=np.concatenate(inputs),
                     )
                 )

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 __all__ = ["Codec"]
 
@@ -64,8 +63,5 @@ def _plain(value: object) -> object:
 def _restore(kind: Any, value: Any) -> object:
     if kind is Path:
         return Path(value)
-    return _array(*value)
-
-
-def _array(dtype: str, shape: Sequence[int], raw: bytes) -> npt.NDArray[np.generic]:
+    dtype, shape, raw = value
     return np.ndarray(shape, _dtype(dtype), bytearray(raw))

@@ -1,4 +1,4 @@
-"""The messages that cross the engine seam. Plain arrays and strings: each can be written to a socket as it is.
+"""The messages that cross the engine seam. Lists, arrays and strings: each can be written to a socket as it is.
 
 The unit is a block: everything one front end has for one model in one tick of its event loop. Ids are chosen by
 the front end and are unique within it. Times are seconds of the machine-wide monotonic clock.
@@ -42,41 +42,41 @@ PATIENCE_S = {0: 0.05, 1: 1.0, 2: 10.0}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBlock:
-    """Rows to compute.
+    """Rows to compute. What is read row by row at both ends is in lists: most blocks are of few rows, for which an
+    array takes longer to make, to send and to read.
 
-    ids: int64 [rows].
-    deadlines: float64 [rows], monotonic seconds, `NO_DEADLINE` where there is none.
-    priorities: int8 [rows], of `PRIORITIES`.
-    requests: int64 [rows], equal for the rows of one request.
-    lengths: int32 [rows], steps of each row; zero is valid.
+    ids, requests: below 2⁶³; requests are equal for the rows of one request.
+    deadlines: monotonic seconds, `NO_DEADLINE` where there is none.
+    priorities: of `PRIORITIES`.
+    lengths: steps of each row; zero is valid.
     inputs: int32 or float32 [sum(lengths), width], the rows one after another.
     """
 
     model: ModelKey
-    ids: npt.NDArray[np.int64]
-    deadlines: npt.NDArray[np.float64]
-    priorities: npt.NDArray[np.int8]
-    requests: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int32]
+    ids: list[int]
+    deadlines: list[float]
+    priorities: list[int]
+    requests: list[int]
+    lengths: list[int]
     inputs: Inputs
 
     def refused(self, message: str) -> FailureBlock:
         """The reply of an engine that does not take these rows now."""
-        return FailureBlock(self.model, self.ids.tolist(), Unavailable.__name__, message)
+        return FailureBlock(self.model, self.ids, Unavailable.__name__, message)
 
     def rows(self, first: int, last: int) -> RowBlock:
-        """The rows from `first` to before `last`, as a block that shares their memory."""
-        ends = np.cumsum(self.lengths)
-        start = int(ends[first - 1]) if first else 0
+        """The rows from `first` to before `last`, as a block that shares the memory of their inputs."""
         chosen = slice(first, last)
+        lengths = self.lengths[chosen]
+        start = sum(self.lengths[:first])
         return RowBlock(
             self.model,
             self.ids[chosen],
             self.deadlines[chosen],
             self.priorities[chosen],
             self.requests[chosen],
-            self.lengths[chosen],
-            self.inputs[start : int(ends[chosen][-1])],
+            lengths,
+            self.inputs[start : start + sum(lengths)],
         )
 
 
@@ -99,19 +99,6 @@ class BatchReport:
     useful_steps: int
     padding_steps: int
     rows_elsewhere: int = 0
-
-    def of(self, chosen: npt.NDArray[np.bool_], rows_elsewhere: int) -> BatchReport:
-        """The report to whoever has some of the rows. chosen: bool [rows answered]."""
-        return BatchReport(
-            self.model,
-            self.queue_s[chosen],
-            self.compute_s,
-            self.rows,
-            self.in_chunks,
-            self.useful_steps,
-            self.padding_steps,
-            rows_elsewhere,
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

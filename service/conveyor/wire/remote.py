@@ -13,7 +13,7 @@ import numpy as np
 from conveyor.domain import ModelKey
 from conveyor.errors import Unavailable
 from conveyor.wire.channel import Channel
-from conveyor.wire.messages import FailureBlock, ResultBlock
+from conveyor.wire.messages import FailureBlock, ResultBlock, RowBlock
 from conveyor.wire.port import ENGINE_STOPPED, EngineStats, ReplySink, Work
 from conveyor.wire.seam import SEAM, Answered, AskSession, Cancel, LoadModel, TellStats, UnloadModel
 from conveyor.wire.sessions import SessionCall, SessionResults, SessionState
@@ -63,7 +63,8 @@ class RemoteEngine:
         if self._channel is None or self._draining:
             self._sink(block.refused(ENGINE_STOPPED if self._draining else _LOST))
             return
-        self._rows.update(dict.fromkeys(block.ids.tolist(), block.model))
+        ids = block.ids if isinstance(block, RowBlock) else block.ids.tolist()
+        self._rows.update(dict.fromkeys(ids, block.model))
         self._channel.send(block)
 
     def cancel(self, ids: Collection[int]) -> None:

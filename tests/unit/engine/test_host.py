@@ -263,7 +263,8 @@ async def test_answers_tell_each_front_end_how_much_the_others_have_waiting() ->
     await scripted.next()
     report = BatchReport(MODEL, np.zeros(1), 0.01, 1, in_chunks=False, useful_steps=1, padding_steps=0)
     sums = {"sum": np.ones(1, dtype=np.float32)}
-    scripted.reply(ResultBlock(block.ids, np.ones(1, dtype=np.int32), stepwise=False, arrays=sums, report=report))
+    ids, lengths = np.array(block.ids), np.ones(1, dtype=np.int32)
+    scripted.reply(ResultBlock(ids, lengths, stepwise=False, arrays=sums, report=report))
 
     assert [[1.0]] == await mine
     assert [40] == [report.rows_elsewhere for report in reports]

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError, Internal, InvalidArgument, PackageError, Problem, Unavailable
 from conveyor.wire.channel import Channel
-from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock, RowBlock
+from conveyor.wire.messages import PRIORITIES, BatchReport, FailureBlock, ResultBlock, RowBlock
 from conveyor.wire.port import CostReport, EngineStats, PlanReport
 from conveyor.wire.seam import SEAM, Answered, AskSession, Cancel, Fault, LoadModel, TellStats, UnloadModel
 from conveyor.wire.sessions import NO_EXPECTATION, SessionBlock, SessionCall, SessionResults, SessionState
@@ -46,18 +46,18 @@ def row_blocks(draw: st.DrawFn) -> RowBlock:
     rows = len(lengths)
     return RowBlock(
         KEY,
-        np.arange(rows, dtype=np.int64),
-        draw(arrays.arrays(np.float64, rows)),
-        np.zeros(rows, dtype=np.int8),
-        np.arange(rows, dtype=np.int64),
-        np.array(lengths, dtype=np.int32),
+        draw(st.lists(st.integers(0, 2**63 - 1), min_size=rows, max_size=rows)),
+        draw(st.lists(st.floats(allow_nan=False), min_size=rows, max_size=rows)),
+        draw(st.lists(st.sampled_from(PRIORITIES), min_size=rows, max_size=rows)),
+        draw(st.lists(st.integers(0, 2**63 - 1), min_size=rows, max_size=rows)),
+        lengths,
         draw(arrays.arrays(dtype, (sum(lengths), width))),
     )
 
 
 @given(row_blocks())
 def test_a_block_of_rows_arrives_bit_for_bit(block: RowBlock) -> None:
-    """NaN, infinite deadlines and empty rows included."""
+    """NaN among the numbers, infinite deadlines and empty rows included."""
     assert same(block, SEAM.decode(SEAM.encode(block)))
 
 
@@ -69,7 +69,7 @@ def test_a_part_of_a_block_has_the_rows_and_inputs_of_those_rows(block: RowBlock
     part = block.rows(first, last)
     starts = np.concatenate([[0], np.cumsum(block.lengths)])
 
-    assert block.ids[first:last].tolist() == part.ids.tolist()
+    assert block.ids[first:last] == part.ids
     assert same(block.inputs[starts[first] : starts[min(last, len(block.ids))]], part.inputs)
 
 

@@ -206,13 +206,11 @@ def test_rows_and_sessions_of_a_model_take_turns() -> None:
     engine, executor = _opened(1, slice_s=0.001)
     order: list[str] = []
     executor.before_run = lambda: order.append("rows")
-    ones = np.ones(3, dtype=np.int64)
     engine.ask(Ask(10, key(0), np.ones((5000, 1))))
     for first in range(0, 300, 3):
-        lengths = np.full(3, 200, dtype=np.int32)
-        ids = np.arange(1000 + first, 1003 + first)
+        ids = list(range(1000 + first, 1003 + first))
         inputs = np.ones((600, 1), dtype=np.int32)
-        engine.loop.submit(RowBlock(MODEL, ids, ones * np.inf, np.ones(3, np.int8), ids, lengths, inputs))
+        engine.loop.submit(RowBlock(MODEL, ids, [np.inf] * 3, [1] * 3, ids, [200] * 3, inputs))
     while not engine.loop.idle:
         before = len(executor.steps)
         engine.loop.step()
