@@ -6,7 +6,7 @@ between devices; a batch and its network must be on the same one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -88,6 +88,11 @@ class SequenceClassifier(_TextModel):
     def __init__(self, spec: SentimentSpec, dropout: float = 0.0) -> None:
         super().__init__(spec.text, spec.recurrent, len(spec.labels), dropout)
         self.spec = spec
+        self._reader: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
+
+    def read_out_by(self, reader: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> None:
+        """Computes `read_out` by something else from now on; for inference only."""
+        self._reader = reader
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids: int32 [rows, steps, columns]; lengths: int64 [rows] → logits: float32 [rows, labels]."""
@@ -103,6 +108,8 @@ class SequenceClassifier(_TextModel):
 
     def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layers put out."""
+        if self._reader is not None:
+            return self._reader(outputs, lengths)
         return {"probabilities": torch.softmax(self._score(outputs, lengths), dim=-1)}
 
     def _pool(self, outputs: Tensor, lengths: Tensor) -> Tensor:

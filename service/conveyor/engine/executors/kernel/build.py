@@ -16,9 +16,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SOURCE", "VARIANTS", "Variant", "build", "library"]
+__all__ = ["FOLDER", "VARIANTS", "Variant", "build", "library"]
 
-SOURCE = Path(__file__).with_name("lstm.c")
+FOLDER = Path(__file__).parent
+_SOURCES = (FOLDER / "lstm.c", FOLDER / "readout.c")
 
 # Without contraction: it may differ from tile to tile, and with it a row's bits.
 _FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-shared", "-fPIC")
@@ -49,12 +50,12 @@ _X86 = (
 VARIANTS = (*(_X86 if platform.machine() == "x86_64" else ()), Variant("baseline", ()))
 
 
-def library(variant: Variant, folder: Path = SOURCE.parent) -> Path:
+def library(variant: Variant, folder: Path = FOLDER) -> Path:
     """Where a variant lies."""
     return folder / f"lstm-{variant.name}.so"
 
 
-def build(folder: Path = SOURCE.parent) -> dict[str, str]:
+def build(folder: Path = FOLDER) -> dict[str, str]:
     """Compiles every variant that the compiler (`CC`, else `cc`) knows; what lay there before goes.
 
     Returns:
@@ -66,7 +67,7 @@ def build(folder: Path = SOURCE.parent) -> dict[str, str]:
         # Complete or not at all: another process may load it meanwhile.
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             unfinished = Path(temporary) / place.name
-            command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, *variant.options, "-o", unfinished, SOURCE]
+            command = [*shlex.split(os.environ.get("CC", "cc")), *_FLAGS, *variant.options, "-o", unfinished, *_SOURCES]
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True)
                 unfinished.replace(place)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from conveyor.engine.executors.kernel.library import PRECISIONS, Direction, Kernel, Matrix
-from conveyor.nn.models import SeriesForecaster, TaskModel
+from conveyor.engine.executors.kernel.readout import KernelReadOut
+from conveyor.nn.models import SequenceClassifier, SeriesForecaster, TaskModel
 from conveyor.nn.recurrent import RaggedLayer, State
 
 __all__ = ["KernelLayer", "install_kernel", "quantise"]
@@ -22,7 +23,7 @@ _TABLE_BYTES = 128 * 2**20
 
 
 def install_kernel(model: TaskModel, kernel: Kernel, dtype: torch.dtype) -> None:
-    """Makes the layers of a network compute by the kernel.
+    """Makes the layers of a network compute by the kernel, and what is read out of them for a text's label.
 
     What layer one gets from its input depends on the ids of a step alone. So for text, where there is room, it is
     looked up: embeddings × input weights, computed here once for every id.
@@ -48,6 +49,8 @@ def install_kernel(model: TaskModel, kernel: Kernel, dtype: torch.dtype) -> None
     model.recurrent.use(make, fewest_rows=1)
     if tables and not isinstance(model, SeriesForecaster):
         model.leave_out_embeddings()
+    if isinstance(model, SequenceClassifier) and model.spec.pooling == "max":
+        model.read_out_by(KernelReadOut(model, kernel))
 
 
 class KernelLayer(RaggedLayer):

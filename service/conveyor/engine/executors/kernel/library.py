@@ -11,7 +11,7 @@ from torch import Tensor
 from conveyor.engine.executors.device_kind import cpu_flags
 from conveyor.engine.executors.kernel.build import VARIANTS, Variant, library
 
-__all__ = ["PRECISIONS", "Direction", "Kernel", "Matrix", "find_kernel"]
+__all__ = ["PRECISIONS", "Direction", "Head", "Kernel", "Matrix", "find_kernel"]
 
 # As `enum precision` of products.h counts them.
 PRECISIONS = (torch.float32, torch.bfloat16, torch.int8)
@@ -44,6 +44,17 @@ class Direction(ctypes.Structure):
     )
 
 
+class Head(ctypes.Structure):
+    """`struct head` of readout.c."""
+
+    _fields_ = (
+        ("width", ctypes.c_int64),
+        ("labels", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+    )
+
+
 class Kernel:
     """A compiled variant.
 
@@ -66,6 +77,14 @@ class Kernel:
             ctypes.c_int64,
             *[ctypes.c_void_p] * 4,
             ctypes.c_int64,
+        ]
+        self._classify = loaded.conveyor_classify
+        self._classify.argtypes = [
+            ctypes.POINTER(Head),
+            ctypes.c_void_p,
+            ctypes.c_int64,
+            ctypes.c_int64,
+            *[ctypes.c_void_p] * 2,
         ]
 
     def run(
@@ -105,6 +124,21 @@ class Kernel:
             outputs.stride(1),
         )
         if failed:
+            raise torch.OutOfMemoryError("no memory for the kernel")
+
+    def classify(self, head: Head, outputs: Tensor, lengths: Tensor, probabilities: Tensor) -> None:
+        """Reads a classifier's labels out; all tensors are contiguous.
+
+        Args:
+            outputs: float32 [rows, steps, width].
+            lengths: int64 [rows], at most `steps` each.
+            probabilities: float32 [rows, labels]; is written.
+
+        Raises:
+            torch.OutOfMemoryError: There is no memory.
+        """
+        rows, steps, _ = outputs.shape
+        if self._classify(head, outputs.data_ptr(), rows, steps, lengths.data_ptr(), probabilities.data_ptr()):
             raise torch.OutOfMemoryError("no memory for the kernel")
 
 
