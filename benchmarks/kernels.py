@@ -32,6 +32,8 @@ STEPS = (8, 25, 64, 200)
 # Each shape is run for about this long in turn with the other candidates, and the least time counts.
 SECONDS_EACH = 0.12
 FEWEST_RUNS = 4
+# What the tables show of each shape, in this order; the raw figures hold every candidate.
+SHOWN = ("torch float32", "onnxruntime float32", "kernel float32", "kernel bfloat16", "kernel int8")
 
 
 def main(models: Path) -> None:
@@ -94,11 +96,13 @@ def time_in_turn(executors: dict[str, TorchExecutor], key: ModelKey, batch: Batc
 
 
 def print_table(measured: dict[str, list[list[float]]]) -> None:
-    """Markdown: a line for each number of rows, a column for each number of steps, one figure a candidate."""
+    """Markdown: a line for each number of rows, a column for each number of steps, one figure for each of SHOWN."""
     print(f"| rows | {' | '.join(f'{steps} steps' for steps in STEPS)} |")
     print("| --- " * (len(STEPS) + 1) + "|")
     for i, rows in enumerate(ROWS):
-        cells = [" / ".join(f"{table[i][j]:.3g}" for table in measured.values()) for j in range(len(STEPS))]
+        cells = [
+            " / ".join(f"{measured[name][i][j]:.3g}" for name in SHOWN if name in measured) for j in range(len(STEPS))
+        ]
         print(f"| {rows} | {' | '.join(cells)} |")
 
 
