@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +93,46 @@ def test_counts_and_orders_always_match_what_is_inside(actions: list[tuple[str, 
                 assert len(queue) == len(distances)
         if len(inside) > 1:
             assert sum(length for _, length, _ in inside.values()) <= 20
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=12), st.randoms(use_true_random=False))
+def test_orders_hold_when_few_or_many_rows_come_and_go_at_once(actions: list[tuple[int, bool]], chance: Random) -> None:
+    """Whether rows are put and found one by one, or the orders are merged and sieved."""
+    waiting = backlog(rows=1000, steps=10_000)
+    inside: dict[int, Row] = {}
+    for number, (size, remove) in enumerate(actions):
+        if remove:
+            victims = chance.sample(list(inside.values()), min(size, len(inside)))
+            if chance.random() < 0.5 and victims:
+                waiting.take("a", victims)
+            else:
+                waiting.remove([victim.id for victim in victims])
+            for victim in victims:
+                del inside[victim.id]
+        else:
+            deadlines = [*range(5), float("inf")]
+            rows = [
+                row(
+                    1000 * number + n,
+                    length=chance.randrange(6),
+                    due=chance.randrange(6),
+                    deadline=chance.choice(deadlines),
+                )
+                for n in range(size)
+            ]
+            assert [] == waiting.add("a", rows)
+            inside.update((added.id, added) for added in rows)
+
+        queue = waiting.queue("a")
+        assert len(inside) == len(waiting) == (len(queue) if queue else 0)
+        assert [found.id for found in sorted(inside.values())] == waiting.ids("a")
+        if queue is not None:
+            first = queue.most_urgent()
+            assert {found.id for found in queue.like(first)} == set(inside)
+            longest = first.length + 1
+            assert {found.id for found in queue.like(first, longest)} == {
+                found.id for found in inside.values() if found.length <= longest
+            }
+            assert queue.next_deadline == min(found.deadline for found in inside.values())
+            expired = {found.id for found in inside.values() if found.deadline <= 2}
+            assert expired == {found.id for found in queue.expired(2)} == set(waiting.expired(2).get("a", ()))

@@ -117,3 +117,20 @@ def test_promtool_finds_nothing(metrics: Metrics) -> None:
     assert PROMTOOL is not None
     check = subprocess.run([PROMTOOL, "check", "metrics"], input=metrics.render(), capture_output=True, check=False)
     assert (check.returncode, check.stdout, check.stderr) == (0, b"", b"")
+
+
+def test_executions_are_all_counted_however_many_there_are_between_two_looks() -> None:
+    """Also those of several models; what lies on a bound is below it, and nothing is counted twice."""
+    metrics = Metrics()
+    for _ in range(2500):
+        metrics.batch("mood", [0.0001, 0.02], 0.005, 2, 10, 1)
+        metrics.batch("tags", [40.0], 40.0, 1, 3, 0)
+    for _ in range(2):
+        assert 2500 == _value(metrics, "queue_duration_seconds_bucket", model="mood", le="0.0001")
+        assert 5000 == _value(metrics, "queue_duration_seconds_count", model="mood")
+        assert 2500 == _value(metrics, "compute_duration_seconds_bucket", model="mood", le="0.005")
+        assert 0 == _value(metrics, "queue_duration_seconds_bucket", model="tags", le="30.0")
+        assert 2500 == _value(metrics, "queue_duration_seconds_bucket", model="tags", le="+Inf")
+        assert 5000 == _value(metrics, "batch_size_sum", model="mood")
+        assert 25000 == _value(metrics, "batch_steps_total", model="mood", kind="useful")
+        assert pytest.approx(2500 * 0.0201) == _value(metrics, "queue_duration_seconds_sum", model="mood")
