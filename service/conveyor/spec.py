@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 __all__ = [
     "FORMAT_VERSION",
     "NAME_PATTERN",
+    "WORD_KINDS",
+    "WORD_LENGTHS",
     "Calendar",
     "ColumnSpec",
     "ForecastSpec",
@@ -31,6 +33,10 @@ __all__ = [
 
 FORMAT_VERSION = 1
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+# Columns that look up words of a list instead of entries of their own, and how many characters such a word has.
+WORD_KINDS = ("begins", "ends")
+WORD_LENGTHS = range(2, 6)
 
 Task = Literal["sentiment", "tag", "forecast"]
 Calendar = Literal["time_of_day", "day_of_week", "day_of_year"]
@@ -54,11 +60,13 @@ class ColumnSpec(_Spec):
 
     `token` is the normalised token, `lower` its lower case, `prefix` and `suffix` its first or last `length` code
     points, `shape` its letter and digit pattern, `bigram` and `trigram` the token joined to the next one or two,
-    `subword` the id that `tokenizer.json` gives.
+    `subword` the id that `tokenizer.json` gives. `begins` and `ends` have no entries but a list of words, each of a
+    class: their ids tell of what class the strings of two to five characters are that begin or end at the token.
     """
 
-    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram", "subword"]
+    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram", "begins", "ends", "subword"]
     length: int | None = Field(default=None, ge=1, le=16, description="code points, for prefix and suffix only")
+    classes: int | None = Field(default=None, ge=1, le=36, description="classes of words, for begins and ends only")
     size: int = Field(ge=2, le=2_000_000, description="ids, with 0 for padding and 1 for what is unknown")
     dim: int = Field(ge=1, le=4096, description="width of the embedding")
 
@@ -67,6 +75,19 @@ class ColumnSpec(_Spec):
         if (self.kind in ("prefix", "suffix")) != (self.length is not None):
             raise ValueError("'length' is required for kinds 'prefix' and 'suffix' and accepted for no other")
         return self
+
+    @model_validator(mode="after")
+    def _classes_belong_to_words(self) -> ColumnSpec:
+        if (self.kind in WORD_KINDS) != (self.classes is not None):
+            raise ValueError("'classes' is required for kinds 'begins' and 'ends' and accepted for no other")
+        if self.classes is not None and self.size != self.size_for(self.classes):
+            raise ValueError(f"'size' must be {self.size_for(self.classes)} for {self.classes} classes of words")
+        return self
+
+    @staticmethod
+    def size_for(classes: int) -> int:
+        """Ids of a `begins` or `ends` column: for each length of a string its class or none, and the two reserved."""
+        return int((classes + 1) ** len(WORD_LENGTHS)) + 2
 
     @property
     def name(self) -> str:
@@ -89,7 +110,16 @@ class TextSpec(_Spec):
             raise ValueError("the subword tokenizer takes exactly one column, of kind 'subword'")
         if self.tokenizer != "subword" and "subword" in names:
             raise ValueError("a column of kind 'subword' needs tokenizer = 'subword'")
+        if self.tokenizer != "character" and set(WORD_KINDS) & set(names):
+            raise ValueError("columns of kind 'begins' and 'ends' need tokenizer = 'character'")
+        if len({column.classes for column in self.columns} - {None}) > 1:
+            raise ValueError("columns of kind 'begins' and 'ends' share their words, so 'classes' must be the same")
         return self
+
+    @property
+    def word_classes(self) -> int:
+        """Classes of the words that `begins` and `ends` columns know; 0 without such a column."""
+        return max((column.classes or 0 for column in self.columns), default=0)
 
 
 class SeriesSpec(_Spec):

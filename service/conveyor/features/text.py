@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from conveyor.features.characters import character_spans
+from conveyor.features.lexicon import Lexicon
 from conveyor.features.normalise import MAX_TOKEN_CODE_POINTS, normalise, shape
 from conveyor.features.subwords import SubwordTokenizer
-from conveyor.features.vocabulary import UNKNOWN, Vocabulary
+from conveyor.features.vocabulary import FIRST_ENTRY, UNKNOWN, Vocabulary
 from conveyor.features.words import stands_alone, word_spans, words
-from conveyor.spec import ColumnSpec, TextSpec
+from conveyor.spec import WORD_KINDS, ColumnSpec, TextSpec
 
 __all__ = ["EncodedText", "TextEncoder", "count_entries"]
 
@@ -48,14 +49,18 @@ class EncodedText:
 class TextEncoder:
     """Encodes the texts of one package.
 
-    The ids of a token depend on its text alone, except in `bigram` and `trigram` columns, where the next ones count.
+    The ids of a token depend on its text alone, except in `bigram` and `trigram` columns, where the next ones count,
+    and in `begins` and `ends` columns, where those around it do.
     Calls are independent of each other; any thread may make them.
 
     Args:
         encoding: A vocabulary for words and characters, a subword tokenizer for subwords.
+        words: The words of `begins` and `ends` columns with their classes, in place of the vocabulary's.
     """
 
-    def __init__(self, spec: TextSpec, encoding: Vocabulary | SubwordTokenizer) -> None:
+    def __init__(
+        self, spec: TextSpec, encoding: Vocabulary | SubwordTokenizer, words: Mapping[str, int] | None = None
+    ) -> None:
         if isinstance(encoding, SubwordTokenizer) != (spec.tokenizer == "subword"):
             raise TypeError(f"tokenizer {spec.tokenizer!r} does not go with a {type(encoding).__name__}")
         self._encode: Callable[[str], EncodedText]
@@ -67,7 +72,9 @@ class TextEncoder:
             self._encode_tokens = self._first_subwords
         else:
             self._spans = _SPANS[spec.tokenizer]
-            self._lookup = _Lookup(spec.columns, encoding)
+            if words is None:
+                words = encoding.words(spec.word_classes)
+            self._lookup = _Lookup(spec.columns, encoding, Lexicon(words, spec.word_classes))
             if spec.tokenizer == "word":
                 self._encode_ids = self._lookup.rows_of_text
             self._encode = self._encode_spans
@@ -129,8 +136,12 @@ class _Lookup:
     What is kept are int32 in the machine's order, so that a text is one join.
     """
 
-    def __init__(self, columns: Sequence[ColumnSpec], vocabulary: Vocabulary) -> None:
+    def __init__(self, columns: Sequence[ColumnSpec], vocabulary: Vocabulary, lexicon: Lexicon) -> None:
         self._num_columns = len(columns)
+        self._lexicon = lexicon
+        self._listed = [
+            (index, WORD_KINDS.index(column.kind)) for index, column in enumerate(columns) if column.kind in WORD_KINDS
+        ]
         self._columns = [(_entry_of(column), vocabulary.ids(column.name)) for column in columns]
         self._joined = [
             (index, _JOINED[column.kind], vocabulary.ids(column.name))
@@ -143,14 +154,21 @@ class _Lookup:
     def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """int32 [len(tokens), columns]."""
         ids = self._array(self._found(tokens))
+        if not self._joined and not self._listed:
+            return ids
+        normalised = _normalised(tokens)
         for index, width, known in self._joined:
-            joined = (known.get(entry, UNKNOWN) for entry in _neighbours(tokens, width))
+            joined = (known.get(entry, UNKNOWN) for entry in _neighbours(normalised, width))
             ids[:, index] = np.fromiter(joined, np.int32, len(tokens))
+        if self._listed:
+            codes = self._lexicon.codes(normalised)
+            for index, kind in self._listed:
+                ids[:, index] = FIRST_ENTRY + codes[kind]
         return ids
 
     def rows_of_text(self, text: str) -> npt.NDArray[np.int32]:
         """What `rows` gives for the `words` of a text: a third of the time where its pieces were seen before."""
-        if not self._joined:
+        if not self._joined:  # words of a list are for characters, never met here
             pieces = self._pieces
             try:
                 return self._array([pieces.get(piece) or self._piece(piece) for piece in text.split()])
@@ -202,13 +220,17 @@ def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[
     for item in items:
         tokens = [item[start:end] for start, end in spans(item)] if isinstance(item, str) else item
         token_counts.update(tokens)
-        for name, counter in joined_counts.items():
-            counter.update(_neighbours(tokens, _JOINED[name]))
+        if joined_counts:
+            normalised_tokens = _normalised(tokens)
+            for name, counter in joined_counts.items():
+                counter.update(_neighbours(normalised_tokens, _JOINED[name]))
     normalised_counts: Counter[str] = Counter()
     for token, count in token_counts.items():
         normalised_counts[normalise(token)] += count
     counts: dict[str, Counter[str]] = {}
     for column in spec.columns:
+        if column.kind in WORD_KINDS:
+            continue
         if column.name in joined_counts:
             counts[column.name] = joined_counts[column.name]
             continue
@@ -233,8 +255,12 @@ def _entry_of(column: ColumnSpec) -> Callable[[str], str]:
     return lambda token: token
 
 
-def _neighbours(tokens: Sequence[str], width: int) -> list[str]:
-    """Each normalised token joined by spaces to the next ones, `width` in all; after the last stand end markers."""
+def _normalised(tokens: Sequence[str]) -> list[str]:
     forms = {token: normalise(token) for token in set(tokens)}
-    normalised = [*(forms[token] for token in tokens), *[_END] * (width - 1)]
-    return [" ".join(found) for found in zip(*(normalised[first:] for first in range(width)), strict=False)]
+    return [forms[token] for token in tokens]
+
+
+def _neighbours(normalised: Sequence[str], width: int) -> list[str]:
+    """Each normalised token joined by spaces to the next ones, `width` in all; after the last stand end markers."""
+    extended = [*normalised, *[_END] * (width - 1)]
+    return [" ".join(found) for found in zip(*(extended[first:] for first in range(width)), strict=False)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch import nn
 from conveyor.features.text import TextEncoder
 from conveyor.features.vocabulary import Vocabulary
 from conveyor.nn.models import SequenceClassifier, SequenceTagger, SeriesForecaster
-from conveyor.spec import PackageSpec
+from conveyor.spec import WORD_KINDS, PackageSpec, TextSpec
 from conveyor.training.auxiliary import AuxiliaryTagger, plain_tagger
 from conveyor.training.channels import Channels, one_channel, shared_spec, side_by_side
 from conveyor.training.examples import ExampleT, LabelledText, SeriesTable, TaggedTokens
+from conveyor.training.lexicon import TaughtWords, num_classes, teach_words
 from conveyor.training.loop import Objective
 from conveyor.training.objectives.forecast import ForecastObjective
 from conveyor.training.objectives.sentiment import SentimentObjective
-from conveyor.training.objectives.tagging import TaggingObjective, auxiliary_tags
+from conveyor.training.objectives.tagging import DrawEncoders, TaggingObjective, auxiliary_tags
 from conveyor.training.predictor import Model
 from conveyor.training.readers.catalogue import read_parts
 from conveyor.training.recipe import ForecastRecipe, Recipe, SentimentRecipe, TagRecipe
@@ -128,12 +130,21 @@ def _begin_at_vectors(
 
 def _plan_tagging(recipe: TagRecipe, data_dir: Path, models_dir: Path, work: Path, device: torch.device) -> Plan:
     dev = read_parts(recipe.data, "dev", data_dir, TaggedTokens)
-    train_part = without_repeats(_joined(read_parts(recipe.data, "train", data_dir, TaggedTokens)), _joined(dev))
+    sources = [
+        without_repeats(part, _joined(dev))
+        for part in read_parts(recipe.data, "train", data_dir, TaggedTokens).values()
+    ]
+    train_part = list(chain.from_iterable(sources))
     words = recipe.learns == "words"
     start = None if recipe.start is None else Start(models_dir / recipe.start)
-    text, encoder = build_text(
-        recipe.text, [example.raw_text if words else example.tokens for example in train_part], work, start
-    )
+    items = [example.raw_text if words else example.tokens for example in train_part]
+    encoders = None
+    if words and any(column.kind in WORD_KINDS for column in recipe.text.columns):
+        taught = teach_words(sources)
+        text, encoder = build_text(recipe.text, items, work, start, taught.words, num_classes(len(sources)))
+        encoders = _held_out_encoders(text, Vocabulary.load(work, text.columns), taught, recipe.training.list_dropout)
+    else:
+        text, encoder = build_text(recipe.text, items, work, start)
     labels = list("BMES") if words else sorted({tag for example in train_part for tag in example.tags})
     spec = tag_spec(recipe, text, labels)
     dropout = recipe.training.dropout
@@ -144,9 +155,19 @@ def _plan_tagging(recipe: TagRecipe, data_dir: Path, models_dir: Path, work: Pat
     )
     if start is not None:
         start.apply(learner, Vocabulary.load(work, spec.text.columns))
-    objective = TaggingObjective(spec, encoder, recipe.learns, train_part, dev, recipe.training, device)
+    objective = TaggingObjective(spec, encoder, recipe.learns, train_part, dev, recipe.training, device, encoders)
     inputs = [{"input": example.raw_text if words else list(example.tokens)} for example in _joined(dev)]
     return Plan(spec, learner.to(device), objective, inputs, plain_tagger)
+
+
+def _held_out_encoders(text: TextSpec, vocabulary: Vocabulary, taught: TaughtWords, dropout: float) -> DrawEncoders:
+    """Draws an encoder for each training example; those of one part share theirs."""
+
+    def draw(rng: np.random.Generator) -> list[TextEncoder]:
+        encoders = [TextEncoder(text, vocabulary, words) for words in taught.thinned(dropout, rng)]
+        return [encoders[part] for part in taught.part_of]
+
+    return draw
 
 
 def _plan_forecast(recipe: ForecastRecipe, data_dir: Path, device: torch.device) -> Plan:

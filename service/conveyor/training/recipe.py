@@ -81,9 +81,12 @@ class DataFile(_Table):
 
 
 class ColumnRecipe(_Table):
-    """A column of `model.toml`, with the rule for its vocabulary in place of its size."""
+    """A column of `model.toml`, with the rule for its vocabulary in place of its size.
 
-    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram"]
+    What `begins` and `ends` look up are the words of the training data, where words are learned.
+    """
+
+    kind: Literal["token", "lower", "prefix", "suffix", "shape", "bigram", "trigram", "begins", "ends"]
     length: int | None = None
     dim: int
     min_count: int = Field(default=1, ge=1, description="entries seen less often in training are unknown")
@@ -179,6 +182,13 @@ class TagTraining(Training):
         ge=0,
         lt=1,
         description="share of words replaced in each epoch by another word of the same tag; those tagged O never are",
+    )
+    list_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the rare words that `begins` and `ends` columns do not know in training, drawn for each "
+        "epoch: new words are learned from them",
     )
     balance: bool = Field(
         default=False,

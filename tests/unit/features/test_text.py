@@ -125,6 +125,36 @@ def test_characters_join_with_the_next_two() -> None:
     assert dict.fromkeys(entries, 1) == count_entries(spec, ["中 Ａ\nB"])["trigram"]
 
 
+LISTED = TextSpec(
+    tokenizer="character",
+    columns=(
+        ColumnSpec(kind="begins", classes=2, size=83, dim=2),
+        ColumnSpec(kind="token", size=50, dim=2),
+        ColumnSpec(kind="ends", classes=2, size=83, dim=2),
+    ),
+)
+
+
+def test_characters_know_which_words_could_begin_and_end_there() -> None:
+    """From the classes of the vocabulary, behind the reserved ids; widths and white space make no difference."""
+    encoder = TextEncoder(LISTED, Vocabulary({"token": ["中"], "class1": ["中国"], "class2": ["国AB"]}))
+    assert [[3, 2, 2], [8, 1, 3], [2, 1, 2], [2, 1, 8]] == encoder.encode("中 国ＡB").ids.tolist()
+    assert encoder.encode_ids("中 国ＡB").tolist() == encoder.encode_tokens(list("中国AB")).ids.tolist()
+    assert (0, 3) == encoder.encode("").ids.shape
+
+
+def test_other_words_can_take_the_place_of_the_vocabulary_s() -> None:
+    """Its other entries stay."""
+    vocabulary = Vocabulary({"token": ["中"], "class1": ["中国"]})
+    encoder = TextEncoder(LISTED, vocabulary, {"国人": 2})
+    assert [[2, 2, 2], [4, 1, 2], [2, 1, 4]] == encoder.encode("中国人").ids.tolist()
+
+
+def test_words_of_a_list_are_no_entries_to_count() -> None:
+    """They come from what is learned, not from the text."""
+    assert {"token"} == set(count_entries(LISTED, ["中国"]))
+
+
 def test_more_distinct_tokens_than_the_cache_holds_are_encoded() -> None:
     """Forgetting what was cached changes no id."""
     encoder = encoder_of(LOWER, "w1 w70000")

@@ -23,12 +23,12 @@ def problems(directory: Path, content: bytes) -> list[tuple[str, str]]:
 
 
 def test_ids_begin_at_two_in_the_order_of_the_file(tmp_path: Path) -> None:
-    """Padding and unknown are implicit; columns may be interleaved."""
-    (tmp_path / "vocab.txt").write_bytes("token\tb\nsuffix2\txy\ntoken\t中 国\n".encode())
+    """Padding and unknown are implicit; columns may be interleaved, and a line may hold several entries."""
+    (tmp_path / "vocab.txt").write_bytes("token\tb\nsuffix2\txy\ntoken\t中 国\tc\n".encode())
     vocabulary = Vocabulary.load(tmp_path, [TOKEN, SUFFIX])
-    assert {"b": 2, "中 国": 3} == vocabulary.ids("token")
+    assert {"b": 2, "中 国": 3, "c": 4} == vocabulary.ids("token")
     assert {"xy": 2} == vocabulary.ids("suffix2")
-    assert 4 == vocabulary.size("token")
+    assert 5 == vocabulary.size("token")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,9 @@ def test_ids_begin_at_two_in_the_order_of_the_file(tmp_path: Path) -> None:
         (b"token\ta\nno tab\n", "line 2", "tab"),
         (b"token\t\n", "line 1", "entry"),
         (b"\n", "line 1", "tab"),
-        (b"token\ta\tb\n", "line 1", "one tab"),
+        (b"token\ta\t\n", "line 1", "entry"),
+        (b"token\ta\tb\ta\n", "line 1", "repeats"),
+        (b"token\ta\tb\tc\td\n", "line 1", "room for 3"),
         (b"lower\ta\n", "line 1", "'lower' is not in model.toml"),
         (b"token\ta\ntoken\tb\ntoken\ta\n", "line 3", "repeats"),
         (b"token\ta\ntoken\tb\ntoken\tc\ntoken\td\n", "line 4", "room for 3"),
@@ -92,3 +94,26 @@ def test_save_refuses_what_it_could_not_load(tmp_path: Path, entry: str) -> None
     with pytest.raises(ValueError, match="cannot be written"):
         Vocabulary({"token": [entry]}).save(tmp_path)
     assert not (tmp_path / "vocab.txt").exists()
+
+
+BEGINS = ColumnSpec(kind="begins", classes=2, size=83, dim=2)
+
+
+def test_words_come_back_with_their_classes(tmp_path: Path) -> None:
+    """As many as there are: the size of a column of words is that of its codes."""
+    words = {f"词{number}": 1 + number % 2 for number in range(200)}
+    Vocabulary.build({"token": {"中": 1}}, [TOKEN, BEGINS], words=words).save(tmp_path)
+    vocabulary = Vocabulary.load(tmp_path, [TOKEN, BEGINS])
+    assert words == vocabulary.words(2)
+    assert {"中": 2} == vocabulary.ids("token")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("class1\t中国\nclass2\t中国\n", "of another class"), ("class3\t中国\n", "not in model.toml")],
+)
+def test_a_word_is_of_one_class_that_there_is(tmp_path: Path, content: str, message: str) -> None:
+    """A file that says otherwise is refused."""
+    (tmp_path / "vocab.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(PackageError, match=message):
+        Vocabulary.load(tmp_path, [BEGINS])

@@ -60,7 +60,12 @@ def test_every_problem_of_every_file_is_named(package: Path, problems: Problems)
         (
             "size = 3",
             "size = 3, depth = 1",
-            "text.columns[0].depth: is an unknown key; accepted here are dim, kind, length, size",
+            "text.columns[0].depth: is an unknown key; accepted here are classes, dim, kind, length, size",
+        ),
+        (
+            "size = 3",
+            "size = 3, classes = 1",
+            "text.columns[0]: 'classes' is required for kinds 'begins' and 'ends' and accepted for no other",
         ),
         ('pooling = "mean"', 'pooling = "median"', "pooling: should be 'last', 'mean' or 'max', got 'median'"),
         ('pooling = "mean"', "", "pooling: is missing"),

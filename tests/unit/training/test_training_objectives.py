@@ -138,6 +138,23 @@ def test_words_are_replaced_by_others_of_their_tag() -> None:
     assert texts(3) == texts(3)
 
 
+def test_encoders_can_be_drawn_for_each_epoch() -> None:
+    """One for each training example; the development part is read by the usual one."""
+    spec = TagSpec(**package(text_spec("character")), task="tag", scheme="bmes", labels=tuple("BMES"))  # type: ignore[arg-type]
+    examples = [TaggedTokens(("去",), ("v",)), TaggedTokens(("看",), ("v",))]
+    usual, other = encoder("character", "去 看"), encoder("character", "看 看 去")
+    training = TagTraining.model_validate(TEXT)
+    objective = TaggingObjective(
+        spec, usual, "words", examples, {}, training, CPU, lambda rng: [(usual, other)[int(rng.integers(2))], other]
+    )
+    ids = [
+        tuple(sorted(tuple(row[:, 0].tolist()) for row in batch.ids))
+        for seed in range(20)
+        for batch in objective.epoch(np.random.default_rng(seed))
+    ]
+    assert {((2,), (2,)), ((2,), (3,))} == set(ids)
+
+
 def test_tags_that_are_no_labels_are_refused() -> None:
     """Learning the tags of the data needs them among the labels."""
     with pytest.raises(InvalidArgument, match=r"\['n', 'p', 'r'\]"):

@@ -46,7 +46,9 @@ scheme = "bmes"
 learns = "words"
 crf = true
 recurrent = { hidden = 6, bidirectional = true }
-text = { tokenizer = "character", columns = [{ kind = "token", dim = 4 }, { kind = "bigram", dim = 4 }] }
+text = { tokenizer = "character", columns = [
+  { kind = "token", dim = 4 }, { kind = "bigram", dim = 4 }, { kind = "begins", dim = 2 }, { kind = "ends", dim = 2 },
+] }
 """
 
 FORECAST = """
@@ -118,7 +120,8 @@ def make_recipe(folder: Path, task: str) -> Path:
         samples: list[dict[str, object]] = [{"input": ""}, {"input": "Good, but <br /> long…"}]
         more = ['labels = { 0 = "negative", 1 = "positive" }\n'] * 2
     elif task == "words":
-        head, tail, body, file_format = WORDS, TEXT_TRAINING, PARAGRAPHS, "peoples-daily"
+        head, tail = WORDS, TEXT_TRAINING + "list_dropout = 0.3\n"
+        body, file_format = PARAGRAPHS, "peoples-daily"
         samples = [{"input": ""}, {"input": "我们 在北方。"}, {"input": ["我", "们"]}]
         more = ["", ""]
     else:

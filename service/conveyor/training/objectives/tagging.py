@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,14 @@ from conveyor.training.examples import TaggedTokens
 from conveyor.training.measures import calibration_error, spans_f1, tagging_accuracy
 from conveyor.training.recipe import TagTraining
 
-__all__ = ["TagBatch", "TaggingObjective", "auxiliary_tags", "word_tags"]
+__all__ = ["DrawEncoders", "TagBatch", "TaggingObjective", "auxiliary_tags", "word_tags"]
 
 _TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0)
 _SHIFTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 _CALIBRATED_ROWS = 400  # of each part, for each temperature
+
+
+DrawEncoders = Callable[[np.random.Generator], Sequence[TextEncoder]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +73,8 @@ class TaggingObjective:
     Args:
         learns: `tags`: the tags of the examples' own tokens. `words`: where their tokens begin and end in the raw
             text, which the encoder splits by itself.
+        draw_encoders: Gives the encoder of each training example, drawn anew for each epoch, where it is not
+            `encoder`, which reads the development part.
     """
 
     def __init__(
@@ -81,9 +86,12 @@ class TaggingObjective:
         dev: Mapping[str, Sequence[TaggedTokens]],
         training: TagTraining,
         device: torch.device,
+        draw_encoders: DrawEncoders | None = None,
     ) -> None:
         self._spec, self._training, self._device = spec, training, device
-        self._encoder, self._learns, self._train = encoder, learns, train
+        self._draw_encoders = draw_encoders
+        self._encoders: Sequence[TextEncoder] = [encoder] * len(train)
+        self._learns, self._train = learns, train
         self._label_ids = {label: index for index, label in enumerate(spec.labels)}
         self._auxiliary_ids = {tag: index for index, tag in enumerate(auxiliary_tags(train))}
         self._words_of_tag: dict[str, list[str]] = {}
@@ -99,7 +107,9 @@ class TaggingObjective:
 
     def epoch(self, rng: np.random.Generator) -> Iterator[TagBatch]:
         pieces = self._pieces
-        if self._training.substitution:
+        if self._draw_encoders is not None:
+            self._encoders = self._draw_encoders(rng)
+        if self._training.substitution or self._draw_encoders is not None:
             pieces = self._cut([self._substituted(example, rng) for example in self._train])
         for members in self._batches(pieces, rng):
             ids = pad([pieces[index].ids for index in members])
@@ -195,9 +205,10 @@ class TaggingObjective:
         return predicted, probabilities
 
     def _cut(self, examples: Sequence[TaggedTokens]) -> list[_Piece]:
+        """The pieces of the training examples, or of what came in the place of each."""
         pieces = []
-        for example in examples:
-            row = _row(example, self._encoder, self._learns)
+        for example, encoder in zip(examples, self._encoders, strict=True):
+            row = _row(example, encoder, self._learns)
             unknown = set(row.tags) - self._label_ids.keys()
             if unknown:
                 raise InvalidArgument(f"tags {sorted(unknown)} of the data are not among the labels")
