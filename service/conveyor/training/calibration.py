@@ -9,17 +9,11 @@ import numpy as np
 __all__ = ["fit_temperature"]
 
 _LOWEST, _HIGHEST = 0.25, 8.0
-_ROUNDS = 24
+_CANDIDATES = 200
+"""Of equal ratio: each is 1.8 % above the one before."""
 
 
-def fit_temperature(loss: Callable[[float], float]) -> float:
-    """The temperature with the least loss, by ternary search over its logarithm: a negative log-likelihood has one
-    valley."""
-    low, high = np.log(_LOWEST), np.log(_HIGHEST)
-    for _ in range(_ROUNDS):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        if loss(float(np.exp(left))) < loss(float(np.exp(right))):
-            high = right
-        else:
-            low = left
-    return float(np.exp((low + high) / 2))
+def fit_temperature(error: Callable[[float], float]) -> float:
+    """The temperature with the least error, of candidates all along its logarithm: a calibration error has many small
+    valleys, as answers pass from one bin to the next."""
+    return min(np.geomspace(_LOWEST, _HIGHEST, _CANDIDATES).tolist(), key=error)

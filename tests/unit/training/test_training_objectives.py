@@ -355,6 +355,24 @@ def test_probabilities_are_fitted_to_the_development_part() -> None:
     assert after["dev: calibration_error"] < before["dev: calibration_error"]
 
 
+def test_the_temperature_is_that_of_the_worst_part() -> None:
+    """A part is right in nine of ten answers, one a twentieth as long in six: stating 3 / 4 misses both by the same,
+    and anything else misses one of them by more."""
+    spec = SentimentSpec(**package(text_spec("word")), task="sentiment", pooling="mean", labels=("n", "p"))  # type: ignore[arg-type]
+    easy = [LabelledText("a", label) for label in "nnnnnnnnnp" * 20]
+    hard = [LabelledText("b", label) for label in "ppppppnnnn"]
+    objective = SentimentObjective(
+        spec, encoder("word", "a b"), [], {"easy": easy, "hard": hard}, SentimentTraining.model_validate(TEXT), CPU
+    )
+    model = Certain(spec).eval()
+    with torch.no_grad():
+        model.head.weight.div_(9)
+        objective.calibrate(model)
+        measures = objective.measure(model)
+    assert 0.15 == pytest.approx(measures["easy: calibration_error"], abs=0.01)
+    assert 0.15 == pytest.approx(measures["hard: calibration_error"], abs=0.01)
+
+
 def test_a_share_is_learned_as_a_probability() -> None:
     """Half of each label for a text in between; a hard label stays hard."""
     spec = SentimentSpec(**package(text_spec("word")), task="sentiment", pooling="mean", labels=("n", "p"))  # type: ignore[arg-type]

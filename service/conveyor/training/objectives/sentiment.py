@@ -94,21 +94,21 @@ class SentimentObjective:
     def measure(self, model: SequenceClassifier) -> Mapping[str, float]:
         measures: dict[str, float] = {}
         for name, (rows, labels) in self._dev.items():
-            probabilities = torch.softmax(self._logits(model, rows), dim=1).numpy()
-            predicted = probabilities.argmax(axis=1)
-            scores = classification(self._names(labels), self._names(predicted))
-            scores["calibration_error"] = calibration_error(probabilities.max(axis=1), predicted == labels)
+            logits = self._logits(model, rows)
+            scores = classification(self._names(labels), self._names(logits.argmax(dim=1).numpy()))
+            scores["calibration_error"] = _calibration_error(logits, torch.from_numpy(labels))
             measures |= {f"{name}: {measure}": value for measure, value in scores.items()}
         accuracies = [value for name, value in measures.items() if name.endswith(": accuracy")]
         return {"score": float(np.mean(accuracies))} | measures
 
     @torch.no_grad()
     def calibrate(self, model: SequenceClassifier) -> None:
-        """Divides the logits by the temperature that makes the development part's labels most probable, each part
-        counting alike (Guo et al. 2017, section 4.2): the head's weights and bias."""
+        """Divides the logits, by the head's weights and bias, by the temperature (Guo et al. 2017, section 4.2) with the
+        smallest calibration error of the worst part: what is promised is promised of each, and the likelihood of all
+        together would let one part pay for the others."""
         parts = [(self._logits(model, rows), torch.from_numpy(labels)) for rows, labels in self._dev.values()]
         temperature = fit_temperature(
-            lambda candidate: sum(float(F.cross_entropy(logits / candidate, labels)) for logits, labels in parts)
+            lambda candidate: max(_calibration_error(logits / candidate, labels) for logits, labels in parts)
         )
         for parameter in model.head.parameters():
             parameter.div_(temperature)
@@ -127,6 +127,12 @@ class SentimentObjective:
 
     def _batches(self, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
         return draw_batches(self._lengths, padded_steps=self._training.padded_steps, rows=self._training.rows, rng=rng)
+
+
+def _calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Of float32 [rows, labels] and int64 [rows]."""
+    stated, answers = torch.softmax(logits, dim=1).max(dim=1)
+    return calibration_error(stated.numpy(), (answers == labels).numpy())
 
 
 def _shortened(ids: npt.NDArray[np.int32], max_steps: int) -> npt.NDArray[np.int32]:
