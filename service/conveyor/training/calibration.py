@@ -9,11 +9,12 @@ import numpy as np
 __all__ = ["fit_temperature"]
 
 _LOWEST, _HIGHEST = 0.25, 8.0
+# Of equal ratio: each is 1.8 % above the one before.
 _CANDIDATES = 200
-"""Of equal ratio: each is 1.8 % above the one before."""
 
 
 def fit_temperature(error: Callable[[float], float]) -> float:
     """The temperature with the least error, of candidates all along its logarithm: a calibration error has many small
     valleys, as answers pass from one bin to the next."""
-    return min(np.geomspace(_LOWEST, _HIGHEST, _CANDIDATES).tolist(), key=error)
+    candidates: list[float] = np.geomspace(_LOWEST, _HIGHEST, _CANDIDATES).tolist()
+    return min(candidates, key=error)

@@ -103,9 +103,9 @@ class SentimentObjective:
 
     @torch.no_grad()
     def calibrate(self, model: SequenceClassifier) -> None:
-        """Divides the logits, by the head's weights and bias, by the temperature (Guo et al. 2017, section 4.2) with the
-        smallest calibration error of the worst part: what is promised is promised of each, and the likelihood of all
-        together would let one part pay for the others."""
+        """Divides the logits, by the head's weights and bias, by the temperature (Guo et al. 2017, section 4.2) with
+        the smallest calibration error of the worst part: what is promised is promised of each, and the likelihood of
+        all together would let one part pay for the others."""
         parts = [(self._logits(model, rows), torch.from_numpy(labels)) for rows, labels in self._dev.values()]
         temperature = fit_temperature(
             lambda candidate: max(_calibration_error(logits / candidate, labels) for logits, labels in parts)
