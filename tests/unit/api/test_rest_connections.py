@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -210,3 +211,37 @@ async def test_a_connection_that_is_closed_is_freed_at_once(listening_socket, he
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+async def test_a_connection_that_asks_no_more_is_closed(client, server, together) -> None:
+    """After the time that a connection may be idle, however many requests came together before."""
+    await client.send(_post("first"))
+    await client.label()
+    (connection,) = server._server.server_state.connections
+    connection.timeout_keep_alive = 0.2
+    for _ in range(2):
+        await client.send(_post("a") * together)
+        for _ in range(together):
+            await client.label()
+        await asyncio.sleep(0.1)
+
+    async with asyncio.timeout(30):
+        assert b"" == await client.reader.read()
+
+
+async def test_a_short_request_ends_at_its_deadline_also_where_it_waits_for_a_thread(
+    client, gateway, monkeypatch
+) -> None:
+    """Threads may be busy with large requests of others."""
+    free = threading.Event()
+
+    async def in_thread(*_: object) -> None:
+        await asyncio.to_thread(free.wait, 60)
+
+    monkeypatch.setattr(type(gateway), "sentiment", in_thread)
+    await client.send(_post("a", "X-Request-Timeout: 0.2"))
+    status, _, body = await client.answer()
+    free.set()
+
+    assert (504, "DEADLINE_EXCEEDED") == (status, json.loads(body)["code"])

@@ -23,10 +23,11 @@ class Incoming:
 
     started_s: monotonic seconds of its arrival.
     presence: None where the server does not tell that a client leaves.
+    due: monotonic seconds at which its time is up, once `deadline` was asked.
     ended: why the request is cancelled, if whoever does so says it.
     """
 
-    __slots__ = ("_headers", "ended", "presence", "request_id", "started_s")
+    __slots__ = ("_headers", "due", "ended", "presence", "request_id", "started_s")
 
     def __init__(
         self, request_id: str, started_s: float, headers: Mapping[bytes, bytes], presence: Presence | None
@@ -34,6 +35,7 @@ class Incoming:
         self.request_id = request_id
         self.started_s = started_s
         self.presence = presence
+        self.due = math.inf
         self.ended: ConveyorError | None = None
         self._headers = headers
 
@@ -63,14 +65,16 @@ class Incoming:
         """
         given = self.header(_TIMEOUT_KEY)
         if given is None:
-            return self.started_s + default_timeout_s
+            self.due = self.started_s + default_timeout_s
+            return self.due
         try:
             timeout_s = float(given)
         except ValueError:
             timeout_s = math.nan
         if not 0 < timeout_s < math.inf:
             raise InvalidArgument(f"{_TIMEOUT_HEADER} must be a number of seconds above 0", field=_TIMEOUT_HEADER)
-        return self.started_s + min(timeout_s, LONGEST_TIMEOUT_S)
+        self.due = self.started_s + min(timeout_s, LONGEST_TIMEOUT_S)
+        return self.due
 
     def end_with_client(self, lifetime: Lifetime) -> None:
         """Ends the lifetime, which this task is in, with `Cancelled` as soon as the client closes the connection.

@@ -67,6 +67,7 @@ class Connection(HttpToolsProtocol):
         if isinstance(self.app, App):
             self._lifecycle = self.app.lifecycle
             self._short_paths = self.app.short_paths
+            self._deadlines = self.app.deadlines
         self._common: tuple[object, bytes] = (None, b"")
         self._upgraded = False
         # A request that asks for a protocol we do not speak, until it is read again without its asking.
@@ -231,13 +232,17 @@ class Connection(HttpToolsProtocol):
             headers,
             self._presence,
         )
-        exchange = ShortExchange(self, endpoint, incoming, self._lifecycle, keep_alive=self.parser.should_keep_alive())
+        exchange = ShortExchange(
+            self, endpoint, incoming, self._lifecycle, self._deadlines, keep_alive=self.parser.should_keep_alive()
+        )
         self.cycle = exchange  # type: ignore[assignment]
         # Not inside the parser, which is not to be called from one of its own calls.
         self._exchange, self._begin = exchange, body
 
     def on_response_complete(self) -> None:
         """Goes on with the requests that came meanwhile, or waits for one."""
+        if self._upgraded:
+            return
         if self.pipeline or self.transport.is_closing():
             super().on_response_complete()
             return
@@ -287,8 +292,13 @@ class Connection(HttpToolsProtocol):
             self._set_timer()
 
     def _stop_timer(self) -> None:
-        self._timer_at = self._close_at = math.inf
+        self._close_at = math.inf
         self._unset_keepalive_if_required()
+
+    def _unset_keepalive_if_required(self) -> None:
+        # uvicorn calls it too.
+        super()._unset_keepalive_if_required()
+        self._timer_at = math.inf
 
     def _stop_cutting_off(self) -> None:
         if self._cutting_off is not None:

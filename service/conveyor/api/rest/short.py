@@ -13,7 +13,8 @@ from conveyor.api.outcome import shown_error
 from conveyor.api.rest.errors import error_response
 from conveyor.api.rest.incoming import Incoming, client_left
 from conveyor.api.rest.tasks import Endpoint
-from conveyor.errors import ConveyorError
+from conveyor.errors import ConveyorError, DeadlineExceeded
+from conveyor.lifecycle.alarms import Alarms
 from conveyor.lifecycle.phase import Lifecycle, Phase
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ __all__ = ["ShortExchange", "is_short"]
 
 # A body that is received whole before anything else is done, so small that ten thousand connections may each have one.
 _MOST_BYTES: Final = 16 * 1024
+
+# After the deadline, so that the end of the wait for the engine comes first: admission learns from it.
+_LATER_S: Final = 0.02
 
 # What asks for more than an answer to a whole body.
 _LONG: Final = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
@@ -47,13 +51,15 @@ _NOBODY_WAITS = _NobodyWaits()
 class ShortExchange:
     """One request of a connection and its answer; what uvicorn knows of it is what it knows of its own cycle.
 
-    It runs the coroutine of its answer itself, which waits once, for the engine: a task, with its turns of the event
-    loop and its name, would take as long as reading the request. So there is no current task inside.
+    It runs the coroutine of its answer itself, which waits for the engine and, where items are large, for a thread: a
+    task, with its turns of the event loop and its name, would take as long as reading the request. So there is no
+    current task inside.
     """
 
     __slots__ = (
         "_awaited",
         "_connection",
+        "_deadlines",
         "_endpoint",
         "_incoming",
         "_lifecycle",
@@ -70,6 +76,7 @@ class ShortExchange:
         endpoint: Endpoint[Any, Any],
         incoming: Incoming,
         lifecycle: Lifecycle,
+        deadlines: Alarms[ShortExchange],
         *,
         keep_alive: bool,
     ) -> None:
@@ -77,6 +84,7 @@ class ShortExchange:
         self._endpoint = endpoint
         self._incoming = incoming
         self._lifecycle = lifecycle
+        self._deadlines = deadlines
         self._running: Coroutine[Any, Any, bytes | Response] | None = None
         self._awaited: asyncio.Future[Any] | None = None
         self.keep_alive = keep_alive
@@ -94,20 +102,30 @@ class ShortExchange:
         self._go_on(None)
 
     def end(self, reason: ConveyorError) -> None:
-        """Ends the request, which is answered with `reason` if its client is there; nothing happens if it has ended."""
-        awaited, self._awaited = self._awaited, None
-        if awaited is not None:
+        """Ends the request, which is answered with `reason` if its client is there; nothing happens if it has ended, or
+        has just been given what it waits for."""
+        awaited = self._awaited
+        if awaited is not None and (self.disconnected or not awaited.done()):
+            self._awaited = None
             awaited.remove_done_callback(self._resume)
             awaited.cancel()
+            self._deadlines.unset(self)
             self._incoming.ended = reason
             self._go_on(asyncio.CancelledError())
 
+    def expire(self) -> None:
+        """Ends the request because its time is up. The wait for the engine has its own end, at the deadline: this is
+        for threads that are busy with others."""
+        self.end(DeadlineExceeded("the deadline passed before the answer"))
+
     def _leave(self) -> None:
+        self.disconnected = True
         self.end(client_left())
 
     def _resume(self, awaited: asyncio.Future[Any]) -> None:
         if awaited is self._awaited:
             self._awaited = None
+            self._deadlines.unset(self)
             self._go_on(None)
 
     def _go_on(self, cancelled: asyncio.CancelledError | None) -> None:
@@ -131,6 +149,7 @@ class ShortExchange:
                 awaited._asyncio_future_blocking = False
                 self._awaited = awaited
             self._awaited.add_done_callback(self._resume)
+            self._deadlines.set(self, self._incoming.due + _LATER_S)
 
     def _answer(self, reply: bytes | Response) -> None:
         connection = self._connection

@@ -77,7 +77,7 @@ class Endpoint(Generic[BodyT, ResultT]):
     def reply(self, incoming: Incoming, body: bytes) -> Coroutine[Any, Any, bytes | Response]:
         """The answer to one request whose small body is there: the JSON of its results, or an error.
 
-        Waits for the engine alone, and so no longer than to its deadline; needs no task.
+        Needs no task. The wait for the engine ends at the deadline; for threads whoever runs this sees to it.
         """
         return self.door.reply(self.task, incoming, lambda call: self._answer(self._read(body), call))
 
