@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import KW_ONLY, dataclass
 from types import TracebackType
 
 from conveyor.domain import ModelKey
@@ -30,40 +31,31 @@ _LONGER_AT_ONCE = 1.25
 _CLOSE = 0.5
 
 
+@dataclass(slots=True, eq=False)
 class Room:
     """What a request in flight holds, until the end of its block.
 
     due: monotonic seconds by which the engine wants to begin serving it.
     by_deadline: whether that is its deadline; if not, the engine spaces its rows by what they cost from there on.
     seconds: device time its steps should take.
-    is_spread: whether a part of it worth counting may be served after what is due later.
     promised: whether its deadline leaves little more than was reckoned with.
     stretch: by how much waits had been longer when it was accepted.
     """
 
-    __slots__ = ("_admission", "by_deadline", "due", "is_spread", "promised", "rows", "seconds", "size", "stretch")
+    admission: Admission
+    due: float
+    rows: int
+    size: int
+    seconds: float
+    stretch: float
+    _: KW_ONLY
+    by_deadline: bool
+    promised: bool
 
-    def __init__(
-        self,
-        admission: Admission,
-        due: float,
-        rows: int,
-        size: int,
-        seconds: float,
-        stretch: float,
-        *,
-        by_deadline: bool,
-        promised: bool,
-    ) -> None:
-        self._admission = admission
-        self.due = due
-        self.by_deadline = by_deadline
-        self.rows = rows
-        self.size = size
-        self.seconds = seconds
-        self.stretch = stretch
-        self.promised = promised
-        self.is_spread = not by_deadline and seconds > _WORTH_COUNTING_S
+    @property
+    def is_spread(self) -> bool:
+        """Whether a part of it worth counting may be served after what is due later."""
+        return not self.by_deadline and self.seconds > _WORTH_COUNTING_S
 
     def __enter__(self) -> None:
         """Held from `admit` on."""
@@ -72,7 +64,7 @@ class Room:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         late = kind is not None and issubclass(kind, DeadlineExceeded)
-        self._admission.give_back(self, in_time=kind is None, late=late)
+        self.admission.give_back(self, in_time=kind is None, late=late)
 
 
 class Admission:

@@ -128,7 +128,5 @@ class Answering:
         rows = [row for row, _ in encoded]
         self._admission.learn(key, size, sum(map(len, rows)))
         results = await self._dispatcher.run(call, key, rows)
-        translated = 0
-        for result in results:
-            translated += len(next(iter(result.values())))
-        return decode_all() if translated <= inline else await asyncio.to_thread(decode_all)
+        to_decode = sum([len(next(iter(result.values()))) for result in results])
+        return decode_all() if to_decode <= inline else await asyncio.to_thread(decode_all)

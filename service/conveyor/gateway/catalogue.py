@@ -195,12 +195,10 @@ def _shown(name: str) -> str:
 
 def _serving(versions: Sequence[Entry]) -> Entry:
     """The highest version that serves; if none does, the highest that may yet, else the highest."""
-    if versions[-1].state is State.READY:
-        return versions[-1]
     for state in (State.READY, State.LOADING):
-        found = [entry for entry in versions if entry.state is state]
-        if found:
-            return found[-1]
+        for entry in reversed(versions):
+            if entry.state is state:
+                return entry
     return versions[-1]
 
 

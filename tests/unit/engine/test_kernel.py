@@ -16,31 +16,21 @@ from torch import Tensor, nn
 from conveyor.domain import ModelKey
 from conveyor.engine.batching.shapes import Stair
 from conveyor.engine.executors.candidates import CANDIDATES, KERNEL
-from conveyor.engine.executors.device_kind import cpu_flags, device_kind
-from conveyor.engine.executors.kernel.build import VARIANTS, Variant, build, library
+from conveyor.engine.executors.device_kind import device_kind
+from conveyor.engine.executors.kernel.build import VARIANTS, build, library
 from conveyor.engine.executors.kernel.layer import KernelLayer, quantise
 from conveyor.engine.executors.kernel.library import Kernel, find_kernel
 from conveyor.engine.executors.planned import open_executor, versions_of
 from conveyor.engine.executors.port import Batch
 from conveyor.repository.plan_lock import CandidateFigures, DevicePlan, write_plan
 from conveyor.spec import RecurrentSpec
+from support.kernels import kernel as kernel
 from support.packages import SENTIMENT, write_tiny_package
 from support.threads import threads_restored as threads_restored
 
 # By precision: rounding in another order, half the bits, and a quarter.
 CLOSE = {torch.float32: 1e-6, torch.bfloat16: 0.03, torch.int8: 0.03}
 LENGTHS = st.lists(st.integers(0, 20), min_size=1, max_size=9)
-
-
-@pytest.fixture(params=VARIANTS, ids=lambda variant: variant.name, scope="module")
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    """Each variant."""
-    variant: Variant = request.param
-    if not cpu_flags().issuperset(variant.needs):
-        pytest.skip(f"this CPU lacks one of {', '.join(variant.needs)}")
-    if not library(variant).is_file():
-        pytest.skip("it was not compiled, for want of a compiler that knows it")
-    return Kernel(variant)
 
 
 @pytest.fixture(autouse=True)

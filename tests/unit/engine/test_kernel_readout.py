@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conveyor.engine.executors.device_kind import cpu_flags
-from conveyor.engine.executors.kernel.build import VARIANTS, Variant, library
 from conveyor.engine.executors.kernel.library import Kernel
 from conveyor.engine.executors.kernel.readout import KernelReadOut
 from conveyor.nn.models import SequenceClassifier
 from conveyor.spec import RecurrentSpec
+from support.kernels import kernel as kernel
 from support.packages import SENTIMENT
-
-
-@pytest.fixture(params=VARIANTS, ids=lambda variant: variant.name, scope="module")
-def kernel(request: pytest.FixtureRequest) -> Kernel:
-    """Each variant."""
-    variant: Variant = request.param
-    if not cpu_flags().issuperset(variant.needs):
-        pytest.skip(f"this CPU lacks one of {', '.join(variant.needs)}")
-    if not library(variant).is_file():
-        pytest.skip("it was not compiled, for want of a compiler that knows it")
-    return Kernel(variant)
 
 
 def classifier(hidden: int, labels: int) -> SequenceClassifier:
