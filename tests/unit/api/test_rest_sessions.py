@@ -18,7 +18,7 @@ from conveyor.api.rest.server import HttpServer
 from conveyor.api.rest.session_socket import SessionSockets
 from conveyor.gateway.call import Call
 from conveyor.lifecycle.phase import Lifecycle, Phase
-from support.session_gateway import RememberingEngine
+from support.session_gateway import RememberingEngine, until
 
 pytestmark = pytest.mark.anyio
 
@@ -169,6 +169,7 @@ async def test_a_socket_reads_no_further_while_too_much_is_unanswered(
         engine.held = True
         for number in range(200):
             await stream.send(json.dumps({"values": [number], "id": number}))
+        await until(lambda: sum(len(block.ids) for block in engine.blocks) >= 64)
         await asyncio.sleep(0.05)
         held, engine.held = list(engine.blocks), False
         assert 64 == sum(len(block.ids) for block in held)
