@@ -30,7 +30,7 @@ from conveyor.simulation.engine import SimulatedEngine
 from conveyor.simulation.executor import DeviceClock
 from conveyor.simulation.network import Network
 from conveyor.simulation.virtual_time import VirtualTimeLoop, run
-from conveyor.wire.messages import NORMAL_PRIORITY, PRIORITIES, Inputs
+from conveyor.wire.messages import NORMAL_PRIORITY, PRIORITIES, Inputs, Rows
 from support.executors import FAILS, NOT_FINITE
 from support.faults import COSTS, DeviceFaults, FaultyExecutor, Ledger, RecordingEngine, measured
 
@@ -270,7 +270,7 @@ class Simulation:
                 admitted = True
                 self._begin(number)
                 self._admission.learn(request.model, size, size)
-                results = await self._dispatcher.run(call, request.model, rows)
+                results = await self._dispatcher.run(call, request.model, Rows.of(rows))
         except ConveyorError:
             if not admitted:
                 fits = len(rows) <= self._schedule.admitted_rows

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ _END: Final = "</s>"
 # Columns of several tokens, and how many.
 _JOINED: Final[Mapping[str, int]] = {"bigram": 2, "trigram": 3}
 _MAX_CACHED_TOKENS: Final = 65_536
+_ID_BYTES: Final = np.dtype(np.int32).itemsize
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class TextEncoder:
         if isinstance(encoding, SubwordTokenizer) != (spec.tokenizer == "subword"):
             raise TypeError(f"tokenizer {spec.tokenizer!r} does not go with a {type(encoding).__name__}")
         self._encode: Callable[[str], EncodedText]
-        self._encode_ids: Callable[[str], npt.NDArray[np.int32]] = self._ids_with_spans
+        self._encode_ids: Callable[[Sequence[str]], tuple[list[int], npt.NDArray[np.int32]]] = self._ids_with_spans
         self._encode_tokens: Callable[[Sequence[str]], npt.NDArray[np.int32]]
         if isinstance(encoding, SubwordTokenizer):
             self._subwords = encoding
@@ -76,7 +77,7 @@ class TextEncoder:
                 words = encoding.words(spec.word_classes)
             self._lookup = _Lookup(spec.columns, encoding, Lexicon(words, spec.word_classes))
             if spec.tokenizer == "word":
-                self._encode_ids = self._lookup.rows_of_text
+                self._encode_ids = self._lookup.rows_of_texts
             self._encode = self._encode_spans
             self._encode_tokens = self._lookup.rows
 
@@ -97,7 +98,11 @@ class TextEncoder:
 
     def encode_ids(self, text: str) -> npt.NDArray[np.int32]:
         """The ids that `encode` gives, int32 [steps, columns], where nobody asks where the tokens stand."""
-        return self._encode_ids(text)
+        return self._encode_ids([text])[1]
+
+    def encode_all_ids(self, texts: Sequence[str]) -> tuple[list[int], npt.NDArray[np.int32]]:
+        """The same of several texts, one after another: the steps of each, and int32 [all steps, columns]."""
+        return self._encode_ids(texts)
 
     def encode_tokens(self, tokens: Sequence[str]) -> EncodedText:
         """Encodes given tokens, one step each; offsets are into the tokens joined by one space.
@@ -108,8 +113,9 @@ class TextEncoder:
         ends = np.fromiter(accumulate(lengths.tolist(), lambda end, length: end + 1 + length), np.int32, len(tokens))
         return EncodedText(self._encode_tokens(tokens), ends - lengths, ends)
 
-    def _ids_with_spans(self, text: str) -> npt.NDArray[np.int32]:
-        return self._encode(text).ids
+    def _ids_with_spans(self, texts: Sequence[str]) -> tuple[list[int], npt.NDArray[np.int32]]:
+        parts = [self._encode(text).ids for text in texts]
+        return list(map(len, parts)), np.concatenate(parts)
 
     def _encode_spans(self, text: str) -> EncodedText:
         spans = self._spans(text)
@@ -166,15 +172,24 @@ class _Lookup:
                 ids[:, index] = FIRST_ENTRY + codes[kind]
         return ids
 
-    def rows_of_text(self, text: str) -> npt.NDArray[np.int32]:
-        """What `rows` gives for the `words` of a text: a third of the time where its pieces were seen before."""
+    def rows_of_texts(self, texts: Sequence[str]) -> tuple[list[int], npt.NDArray[np.int32]]:
+        """What `rows` gives for the `words` of some texts, and the number of each: a quarter of the time where their
+        pieces were seen before."""
+        parts = list(map(self._ids_of_text, texts))
+        step_bytes = _ID_BYTES * self._num_columns
+        return [len(part) // step_bytes for part in parts], self._array(parts)
+
+    def _ids_of_text(self, text: str) -> bytes:
         if not self._joined:  # words of a list are for characters, never met here
-            pieces = self._pieces
+            pieces = text.split()
+            found = list(map(self._pieces.get, pieces))
             try:
-                return self._array([pieces.get(piece) or self._piece(piece) for piece in text.split()])
+                if None in found:
+                    found = [ids or self._piece(piece) for ids, piece in zip(found, pieces, strict=True)]
+                return b"".join(cast(list[bytes], found))
             except _NeedsContext:
                 pass
-        return self.rows(words(text))
+        return self.rows(words(text)).tobytes()
 
     def _piece(self, piece: str) -> bytes:
         """The ids of the words of a piece between white space."""
@@ -189,8 +204,10 @@ class _Lookup:
         return np.frombuffer(bytearray().join(ids), np.int32).reshape(-1, self._num_columns)
 
     def _found(self, tokens: Sequence[str]) -> list[bytes]:
-        cache = self._cache
-        return [cache.get(token) or self._ids(token) for token in tokens]
+        found = list(map(self._cache.get, tokens))
+        if None in found:
+            return [ids or self._ids(token) for ids, token in zip(found, tokens, strict=True)]
+        return cast(list[bytes], found)
 
     def _ids(self, token: str) -> bytes:
         normalised = normalise(token)

@@ -6,27 +6,30 @@ Requests and the samples of a package at load take this same path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from conveyor.domain import Forecast, ModelKey, Sentiment, Series, Tagging
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.call import Call
-from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_tokens
+from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_texts, check_tokens
 from conveyor.gateway.codecs import ForecastCodec, ForecastItem, SentimentCodec, TagCodec, TaggedText
 from conveyor.gateway.dispatcher import Dispatcher, RowResult
 from conveyor.gateway.limits import Limits
-from conveyor.wire.messages import Inputs
+from conveyor.gateway.pace import Pace
+from conveyor.wire.messages import Inputs, Rows
 
 __all__ = ["Answering", "size_of"]
 
-ItemT = TypeVar("ItemT")
 ContextT = TypeVar("ContextT")
 ResultT = TypeVar("ResultT")
 
-# What takes about a millisecond to translate, and more of which leaves the event loop: code points or values in,
-# steps or values out.
-_INLINE_SIZE = 4096
+# What takes longer to translate leaves the event loop.
+_INLINE_S = 0.001
+# Of a code point or a value, before any was seen: a tokenizer of words takes 0.1 to 0.5 µs, one of characters 2 to 4.
+_UNIT_S = 1e-6
+# What takes about a millisecond on the way out: steps or values.
 _INLINE_STEPS = 512
 _INLINE_VALUES = 16_384
 
@@ -51,31 +54,40 @@ class Answering:
         self._dispatcher = dispatcher
         self._admission = admission
         self._limits = limits
+        # Of encoding, by model: the tokenizers of a word and of a character are twenty times apart.
+        self._paces: defaultdict[ModelKey, Pace] = defaultdict(lambda: Pace(_UNIT_S))
 
     def sentiment(
         self, call: Call, key: ModelKey, codec: SentimentCodec, inputs: Sequence[str], size: int
     ) -> Coroutine[Any, Any, Sequence[Sentiment]]:
         """Classifies texts."""
 
-        def encode(index: int, text: str) -> tuple[Inputs, None]:
-            check_text(text, f"inputs[{index}]", self._limits)
-            return codec.encode(text)
+        def encode() -> tuple[Rows, None]:
+            check_texts(inputs, "inputs", self._limits)
+            return codec.encode(inputs), None
 
-        return self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
+        def decode(_: None, results: Sequence[RowResult]) -> Sequence[Sentiment]:
+            return list(map(codec.decode, results))
+
+        return self._compute(call, key, size, encode, decode, _INLINE_STEPS)
 
     def tag(
         self, call: Call, key: ModelKey, codec: TagCodec, inputs: Sequence[str | Sequence[str]], size: int
     ) -> Coroutine[Any, Any, Sequence[Tagging]]:
         """Tags texts or given tokens."""
 
-        def encode(index: int, item: str | Sequence[str]) -> tuple[Inputs, TaggedText]:
-            if isinstance(item, str):
-                check_text(item, f"inputs[{index}]", self._limits)
-            else:
-                check_tokens(item, f"inputs[{index}]", self._limits)
-            return codec.encode(item)
+        def encode() -> tuple[Rows, Sequence[TaggedText]]:
+            for index, item in enumerate(inputs):
+                if isinstance(item, str):
+                    check_text(item, f"inputs[{index}]", self._limits)
+                else:
+                    check_tokens(item, f"inputs[{index}]", self._limits)
+            return _together(map(codec.encode, inputs))
 
-        return self._compute(call, key, inputs, size, encode, codec.decode, _INLINE_STEPS)
+        def decode(texts: Sequence[TaggedText], results: Sequence[RowResult]) -> Sequence[Tagging]:
+            return list(map(codec.decode, texts, results))
+
+        return self._compute(call, key, size, encode, decode, _INLINE_STEPS)
 
     def forecast(
         self,
@@ -91,24 +103,24 @@ class Answering:
         steps = check_horizon(horizon, codec.spec)
         levels = check_levels(quantiles, codec.spec, self._limits)
 
-        def encode(index: int, item: Series) -> tuple[Inputs, ForecastItem]:
-            check_series(item, codec.spec, f"series[{index}]", self._limits, steps)
-            return codec.encode(item)
+        def encode() -> tuple[Rows, Sequence[ForecastItem]]:
+            for index, item in enumerate(series):
+                check_series(item, codec.spec, f"series[{index}]", self._limits, steps)
+            return _together(map(codec.encode, series))
 
-        def decode(item: ForecastItem, result: RowResult) -> Forecast:
-            return codec.decode(item, result, steps, levels)
+        def decode(items: Sequence[ForecastItem], results: Sequence[RowResult]) -> Sequence[Forecast]:
+            return [codec.decode(item, result, steps, levels) for item, result in zip(items, results, strict=True)]
 
         values_a_row = steps * len(codec.spec.series.targets) * (1 + len(levels))
-        return self._compute(call, key, series, size, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
+        return self._compute(call, key, size, encode, decode, max(_INLINE_VALUES // values_a_row, 1))
 
     async def _compute(
         self,
         call: Call,
         key: ModelKey,
-        items: Sequence[ItemT],
         size: int,
-        encode: Callable[[int, ItemT], tuple[Inputs, ContextT]],
-        decode: Callable[[ContextT, RowResult], ResultT],
+        encode: Callable[[], tuple[Rows, ContextT]],
+        decode: Callable[[ContextT, Sequence[RowResult]], Sequence[ResultT]],
         inline: int,
     ) -> Sequence[ResultT]:
         """Checks and encodes, computes, and decodes; what is large is translated in a thread, so that nothing holds
@@ -117,16 +129,19 @@ class Answering:
         Args:
             inline: How much is decoded at once: steps of a stepwise result, rows of any other.
         """
-
-        def encode_all() -> list[tuple[Inputs, ContextT]]:
-            return [encode(index, item) for index, item in enumerate(items)]
-
-        def decode_all() -> list[ResultT]:
-            return [decode(context, result) for (_, context), result in zip(encoded, results, strict=True)]
-
-        encoded = encode_all() if size <= _INLINE_SIZE else await asyncio.to_thread(encode_all)
-        rows = [row for row, _ in encoded]
-        self._admission.learn(key, size, sum(map(len, rows)))
+        pace = self._paces[key]
+        if pace.seconds(size) <= _INLINE_S:
+            rows, context = pace.take(size, encode)
+        else:
+            rows, context = await asyncio.to_thread(pace.take, size, encode)
+        self._admission.learn(key, size, sum(rows.lengths))
         results = await self._dispatcher.run(call, key, rows)
         to_decode = sum([len(next(iter(result.values()))) for result in results])
-        return decode_all() if to_decode <= inline else await asyncio.to_thread(decode_all)
+        if to_decode <= inline:
+            return decode(context, results)
+        return await asyncio.to_thread(decode, context, results)
+
+
+def _together(encoded: Iterable[tuple[Inputs, ContextT]]) -> tuple[Rows, Sequence[ContextT]]:
+    parts, contexts = zip(*encoded, strict=True)
+    return Rows.of(parts), contexts

@@ -22,6 +22,7 @@ __all__ = [
     "check_observations",
     "check_series",
     "check_text",
+    "check_texts",
     "check_tokens",
 ]
 
@@ -48,6 +49,22 @@ def check_text(text: str, field: str, limits: Limits) -> None:
         raise InvalidArgument(
             f"the text holds a lone surrogate at {error.start}; send well-formed Unicode", field=field
         ) from error
+
+
+def check_texts(texts: Sequence[str], field: str, limits: Limits) -> None:
+    """Each as `check_text`."""
+    # All at once, since there may be thousands; one by one only to name the text at fault.
+    if max(map(len, texts), default=0) > limits.text_code_points or not _is_well_formed("".join(texts)):
+        for index, text in enumerate(texts):
+            check_text(text, f"{field}[{index}]", limits)
+
+
+def _is_well_formed(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
 
 
 def check_tokens(tokens: Sequence[str], field: str, limits: Limits) -> None:

@@ -18,7 +18,7 @@ from conveyor.features.text import TextEncoder
 from conveyor.features.time import parse_frequency, timestamps
 from conveyor.gateway.dispatcher import RowResult
 from conveyor.spec import ForecastSpec, PackageSpec, SentimentSpec, TagSpec
-from conveyor.wire.messages import Inputs
+from conveyor.wire.messages import Inputs, Rows
 
 __all__ = ["Codec", "ForecastCodec", "ForecastItem", "SentimentCodec", "TagCodec", "TaggedText", "build_codec"]
 
@@ -30,11 +30,11 @@ class SentimentCodec:
         self.spec = spec
         self._encoder = TextEncoder.load(spec.text, directory)
 
-    def encode(self, text: str) -> tuple[Inputs, None]:
-        """The row of a text."""
-        return self._encoder.encode_ids(text), None
+    def encode(self, texts: Sequence[str]) -> Rows:
+        """The rows of one text or more."""
+        return Rows(*self._encoder.encode_all_ids(texts))
 
-    def decode(self, _: None, result: RowResult) -> Sentiment:
+    def decode(self, result: RowResult) -> Sentiment:
         """The answer; `result["probabilities"]` is float32 [1, labels]."""
         probabilities = result["probabilities"][0].tolist()
         highest = max(probabilities)

@@ -16,7 +16,7 @@ from conveyor.errors import ConveyorError, QueueFull, error_named
 from conveyor.gateway.call import Call
 from conveyor.gateway.session_rows import SessionRowsDispatcher
 from conveyor.gateway.waiting import Waiting
-from conveyor.wire.messages import BatchReport, FailureBlock, Inputs, ResultBlock, RowBlock
+from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock, RowBlock, Rows
 from conveyor.wire.port import EnginePort, Reply
 from conveyor.wire.sessions import SessionResults
 
@@ -37,17 +37,17 @@ _NO_RESULT: RowResult = {}
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A request's rows while they are in the engine."""
+    """A request's rows while they are in the engine, or on their way there.
+
+    remaining: how many are not answered.
+    """
 
     first_id: int
+    rows: Rows
     results: list[RowResult]
     remaining: int
     done: asyncio.Future[None]
     call: Call
-
-
-# A row on its way into a block: id, deadline, priority, request, inputs. A tuple, because every row has one.
-_Row = tuple[int, float, int, int, Inputs]
 
 
 class Dispatcher:
@@ -78,14 +78,14 @@ class Dispatcher:
         self._next_id = 0
         self._waiting = Waiting(clock)
         self._waiters: dict[int, _Waiter] = {}
-        self._outboxes: dict[ModelKey, list[_Row]] = {}
+        self._outboxes: dict[ModelKey, list[_Waiter]] = {}
         # While rows are held back.
         self._holding: asyncio.TimerHandle | None = None
         self._flushed = -math.inf
         self.sessions = SessionRowsDispatcher(engine, self._take_ids, clock)
         engine.connect(self._on_reply)
 
-    async def run(self, call: Call, model: ModelKey, rows: Sequence[Inputs]) -> Sequence[RowResult]:
+    async def run(self, call: Call, model: ModelKey, rows: Rows) -> Sequence[RowResult]:
         """Computes rows; results come in their order.
 
         Cancelling the call, or passing its deadline, takes its rows out of the engine's queue.
@@ -94,17 +94,16 @@ class Dispatcher:
             DeadlineExceeded: `call.deadline` passed first.
             ConveyorError: The first failure among the rows.
         """
-        if not rows:
+        count = len(rows.lengths)
+        if not count:
             return []
-        first_id = self._take_ids(len(rows))
-        ids = range(first_id, first_id + len(rows))
-        results: list[RowResult] = [_NO_RESULT] * len(rows)
+        first_id = self._take_ids(count)
+        ids = range(first_id, first_id + count)
+        results: list[RowResult] = [_NO_RESULT] * count
         done: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.update(dict.fromkeys(ids, _Waiter(first_id, results, len(rows), done, call)))
-        self._post(
-            model,
-            [(row_id, call.deadline, call.priority, first_id, row) for row_id, row in zip(ids, rows, strict=True)],
-        )
+        waiter = _Waiter(first_id, rows, results, count, done, call)
+        self._waiters.update(dict.fromkeys(ids, waiter))
+        self._post(model, waiter)
         try:
             await self._waiting.until_answered(done, call.deadline)
         finally:
@@ -118,40 +117,29 @@ class Dispatcher:
         self._next_id += count
         return first
 
-    def _post(self, model: ModelKey, rows: Sequence[_Row]) -> None:
+    def _post(self, model: ModelKey, waiter: _Waiter) -> None:
         if not self._outboxes:
-            held_s = self._flushed + _GATHER_S - self._clock() if len(self._waiters) > len(rows) else 0.0
+            others_wait = len(self._waiters) > len(waiter.results)
+            held_s = self._flushed + _GATHER_S - self._clock() if others_wait else 0.0
             if held_s > 0.0:
                 self._holding = self._loop.call_later(held_s, self._flush)
             else:
                 self._loop.call_soon(self._flush)
-        self._outboxes.setdefault(model, []).extend(rows)
+        self._outboxes.setdefault(model, []).append(waiter)
 
     def _flush(self) -> None:
         self._holding = None
         self._flushed = self._clock()
         outboxes, self._outboxes = self._outboxes, {}
-        for model, rows in outboxes.items():
+        for model, posted in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            wanted = [row for row in rows if self._is_waited_for(row[0])]
-            if wanted:
-                ids, deadlines, priorities, requests, inputs = zip(*wanted, strict=True)
-                self._engine.submit(
-                    RowBlock(
-                        model=model,
-                        ids=list(ids),
-                        deadlines=list(deadlines),
-                        priorities=list(priorities),
-                        requests=list(requests),
-                        lengths=list(map(len, inputs)),
-                        inputs=np.concatenate(inputs),
-                    )
-                )
+            waiters = [waiter for waiter in posted if self._is_there(waiter)]
+            if waiters:
+                self._engine.submit(_block(model, waiters))
 
-    def _is_waited_for(self, row_id: int) -> bool:
-        waiter = self._waiters.get(row_id)
+    def _is_there(self, waiter: _Waiter) -> bool:
         # Of a call that was cancelled in this tick, only the future knows so far.
-        return waiter is not None and not waiter.done.done()
+        return waiter.first_id in self._waiters and not waiter.done.done()
 
     def _on_reply(self, reply: Reply) -> None:
         if self._holding is not None:
@@ -204,3 +192,21 @@ class Dispatcher:
         if kind.retryable:
             retry_after_s = self._room_in_s() if kind is QueueFull else _SOON_S
         return kind(block.message, retry_after_s=retry_after_s)
+
+
+def _block(model: ModelKey, waiters: Sequence[_Waiter]) -> RowBlock:
+    """The rows of some requests."""
+    ids: list[int] = []
+    deadlines: list[float] = []
+    priorities: list[int] = []
+    requests: list[int] = []
+    lengths: list[int] = []
+    for waiter in waiters:
+        count = len(waiter.rows.lengths)
+        ids += range(waiter.first_id, waiter.first_id + count)
+        deadlines += [waiter.call.deadline] * count
+        priorities += [waiter.call.priority] * count
+        requests += [waiter.first_id] * count
+        lengths += waiter.rows.lengths
+    inputs = [waiter.rows.inputs for waiter in waiters]
+    return RowBlock(model, ids, deadlines, priorities, requests, lengths, np.concatenate(inputs))

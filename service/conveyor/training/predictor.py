@@ -45,8 +45,7 @@ class Predictor:
         """
         codec, item = self._codec, sample["input"]
         if isinstance(codec, SentimentCodec):
-            row, _ = codec.encode(item)
-            return codec.decode(None, self._run(row))
+            return codec.decode(self._run(codec.encode([item]).inputs))
         if isinstance(codec, ForecastCodec):
             horizon = check_horizon(sample.get("horizon"), codec.spec)
             levels = check_levels(sample.get("quantiles"), codec.spec, Limits())
@@ -59,6 +58,8 @@ class Predictor:
     def num_steps(self, sample: Mapping[str, Any]) -> int:
         """Steps of the row of a sample."""
         codec, item = self._codec, sample["input"]
+        if isinstance(codec, SentimentCodec):
+            return codec.encode([item]).lengths[0]
         row, _ = codec.encode(_series(item)) if isinstance(codec, ForecastCodec) else codec.encode(item)
         return len(row)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ __all__ = [
     "Inputs",
     "ResultBlock",
     "RowBlock",
+    "Rows",
 ]
 
 # Token ids are int32, numbers float32; a model takes one of the two.
@@ -41,6 +43,23 @@ PATIENCE_S = {0: 0.05, 1: 1.0, 2: 10.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows of one request.
+
+    lengths: steps of each; zero is valid.
+    inputs: int32 or float32 [sum(lengths), width], the rows one after another.
+    """
+
+    lengths: list[int]
+    inputs: Inputs
+
+    @classmethod
+    def of(cls, parts: Sequence[Inputs]) -> Self:
+        """One row or more. parts: [steps, width] each."""
+        return cls(list(map(len, parts)), np.concatenate(parts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RowBlock:
     """Rows to compute. What is read row by row at both ends is in lists: most blocks are of few rows, for which an
     array takes longer to make, to send and to read.
@@ -48,8 +67,7 @@ class RowBlock:
     ids, requests: below 2⁶³; requests are equal for the rows of one request.
     deadlines: monotonic seconds, `NO_DEADLINE` where there is none.
     priorities: of `PRIORITIES`.
-    lengths: steps of each row; zero is valid.
-    inputs: int32 or float32 [sum(lengths), width], the rows one after another.
+    lengths, inputs: as in `Rows`.
     """
 
     model: ModelKey

@@ -107,7 +107,7 @@ def _own_rows(codec: Codec, spec: PackageSpec, directory: Path) -> tuple[list[In
 
 def _encode(codec: Codec, item: object, field: str) -> Inputs:
     if isinstance(codec, SentimentCodec):
-        return codec.encode(text_item(item, field))[0]
+        return codec.encode([text_item(item, field)]).inputs
     if isinstance(codec, ForecastCodec):
         return codec.encode(series_item(item, field))[0]
     return codec.encode(text_or_tokens_item(item, field))[0]

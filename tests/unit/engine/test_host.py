@@ -21,7 +21,7 @@ from conveyor.errors import Internal, NotFound, PackageError, Problem, Unavailab
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
 from conveyor.wire.fleet import EngineFleet
-from conveyor.wire.messages import BatchReport, ResultBlock, RowBlock
+from conveyor.wire.messages import BatchReport, ResultBlock, RowBlock, Rows
 from conveyor.wire.port import EnginePort, ReplySink
 from conveyor.wire.remote import RemoteEngine
 from support.engines import HostedEngine
@@ -44,7 +44,7 @@ class Caller:
     async def sums(self, *rows: list[int]) -> list[list[float]]:
         """The sum of each row, or the running sums of a stepwise model."""
         arrays = [np.array(row, dtype=np.int32).reshape(-1, 1) for row in rows]
-        results = await self._dispatcher.run(Call("tag", "test", "id", math.inf), MODEL, arrays)
+        results = await self._dispatcher.run(Call("tag", "test", "id", math.inf), MODEL, Rows.of(arrays))
         return [result["sum"].tolist() for result in results]
 
 

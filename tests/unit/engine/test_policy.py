@@ -48,15 +48,17 @@ def test_a_short_text_never_waits_inside_a_batch_for_a_long_one() -> None:
     assert {0} == {row.id for row in form_batch(queue_of([20, 400]), BatchLimits(), 65_536, COSTS, 0.0)}
 
 
-def test_no_row_gets_company_that_would_make_it_late() -> None:
+@pytest.mark.parametrize("ragged", [False, True])
+def test_no_row_gets_company_that_would_make_it_late(ragged: bool) -> None:
     """An urgent row that is in time alone goes alone."""
+    costs = replace(COSTS, ragged=ragged)
     backlog = backlog_of([20] * 64)
     (urgent,) = [row for row in backlog.queue("m") or () if row.id == 0]
     backlog.remove([0])
     backlog.add("m", [urgent._replace(deadline=COSTS.estimate_s(2, 20) * 1.5)])
     queue = backlog.queue("m")
     assert queue is not None
-    assert len(form_batch(queue, BatchLimits(), 65_536, COSTS, 0.0)) < 10
+    assert len(form_batch(queue, BatchLimits(), 65_536, costs, 0.0)) < 10
 
 
 def test_a_batch_of_several_rows_takes_two_slices_at_most() -> None:
@@ -85,17 +87,47 @@ def test_ragged_rows_go_together_whatever_a_step_costs() -> None:
     assert 130e-5 == pytest.approx(plan.seconds, rel=1e-3)
 
 
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=80), st.integers(1, 16), st.integers(1, 2000))
-def test_a_batch_keeps_to_its_limits_and_holds_the_most_urgent(lengths: list[int], rows: int, steps: int) -> None:
+def test_ragged_rows_go_in_the_order_in_which_they_are_due() -> None:
+    """Requests end one after the other, not all with the last batch: of what was due first, little is left behind."""
+    ragged = replace(uniform_costs(row_step_s=1e-6, call_s=1e-5), ragged=True)
+    backlog = backlog_of([1 + 7 * i % 50 for i in range(64 * 8)])
+    ends: dict[int, int] = {}
+    for number in range(8):
+        queue = backlog.queue("m")
+        assert queue is not None
+        batch = form_batch(queue, BatchLimits(), 65_536, ragged, 0.0)
+        assert 64 == len(batch)
+        backlog.take("m", batch)
+        ends.update((row.id // 64, number) for row in batch)
+
+    assert all(end <= request + 2 for request, end in ends.items())
+
+
+def test_ragged_rows_much_longer_or_shorter_than_the_most_urgent_wait() -> None:
+    """A short text is not held up by a long one, and a step of few rows costs more a row."""
+    ragged = replace(uniform_costs(row_step_s=1e-6, call_s=1e-4), ragged=True)
+    short = form_batch(queue_of([20, 400, 30, 84, 85]), BatchLimits(), 65_536, ragged, 0.0)
+    long = form_batch(queue_of([1000, 20, 799, 800, 1251, 1250]), BatchLimits(), 65_536, ragged, 0.0)
+    assert {0, 2, 3} == {row.id for row in short}
+    assert {0, 3, 5} == {row.id for row in long}
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=80), st.integers(1, 16), st.integers(1, 2000), st.booleans()
+)
+def test_a_batch_keeps_to_its_limits_and_holds_the_most_urgent(
+    lengths: list[int], rows: int, steps: int, ragged: bool
+) -> None:
     """Only a lone row may exceed the budget of steps, and no row is passed over for ever."""
     backlog = backlog_of(lengths)
     served: list[int] = []
     while (queue := backlog.queue("m")) is not None:
-        batch = form_batch(queue, BatchLimits(rows=rows), steps, COSTS, 0.0)
+        batch = form_batch(queue, BatchLimits(rows=rows), steps, replace(COSTS, ragged=ragged), 0.0)
         ids = [row.id for row in batch]
         assert backlog.ids("m")[0] in ids
         assert 1 <= len(ids) <= rows
-        assert len(ids) == 1 or computed_rectangle(batch) <= steps
+        computed = len(ids) * max([row.length for row in batch]) if ragged else computed_rectangle(batch)
+        assert len(ids) == 1 or computed <= steps
         backlog.remove(ids)
         served += ids
 

@@ -224,9 +224,12 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize("spec", [WORDS, LOWER, CHARACTERS], ids=["columns", "lower", "characters"])
 @given(text=st.text(st.sampled_from("ab Z.'n t-<br>!?1,:)(好\u3000\n\U0001f600"), max_size=60))
 def test_ids_alone_are_those_that_come_with_offsets(spec: TextSpec, text: str) -> None:
-    """What a classifier reads is what a tagger would, of any text."""
+    """What a classifier reads is what a tagger would, of any text, alone or among others."""
     encoder = encoder_of(spec, "a b n't 好 <br> 1,1")
     alone, encoded = encoder.encode_ids(text), encoder.encode(text).ids
+    lengths, together = encoder.encode_all_ids([text, "a", text])
 
     assert (alone.dtype, alone.shape) == (encoded.dtype, encoded.shape)
     assert encoded.tolist() == alone.tolist()
+    assert [len(alone), 1, len(alone)] == lengths
+    assert [*alone.tolist(), *encoder.encode_ids("a").tolist(), *alone.tolist()] == together.tolist()

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conveyor.domain import ModelKey, Series
 from conveyor.errors import DeadlineExceeded, InvalidArgument, NotFound, QueueFull, Unavailable
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.catalogue import Catalogue, Entry, State
-from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_tokens
+from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_texts, check_tokens
 from conveyor.gateway.codecs import ForecastCodec, SentimentCodec
 from conveyor.gateway.items import series_item, text_item, text_or_tokens_item
 from conveyor.gateway.limits import Limits
@@ -62,6 +65,21 @@ def test_a_text_at_the_limit_is_accepted_and_one_beyond_is_not() -> None:
     check_text("😀" * 10, "inputs[0]", LIMITS)
     with pytest.raises(InvalidArgument, match="at most 10"):
         check_text("x" * 11, "inputs[0]", LIMITS)
+
+
+@given(st.lists(st.text(st.sampled_from("a好\0\ud800\udc00"), max_size=12), max_size=4))
+def test_texts_are_checked_as_each_of_them_is(texts: list[str]) -> None:
+    """The first at fault is named, with the same words."""
+    faults = [fault for index, text in enumerate(texts) if (fault := _fault(check_text, text, f"inputs[{index}]"))]
+    assert (faults or [None])[0] == _fault(check_texts, texts, "inputs")
+
+
+def _fault(check: Callable[..., None], given: object, field: str) -> tuple[str | None, str] | None:
+    try:
+        check(given, field, LIMITS)
+    except InvalidArgument as error:
+        return error.field, error.message
+    return None
 
 
 def test_tokens_count_with_the_spaces_that_join_them() -> None:

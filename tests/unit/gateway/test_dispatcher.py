@@ -22,7 +22,7 @@ from conveyor.engine.local import LocalEngine
 from conveyor.errors import DeadlineExceeded, Internal, Unavailable
 from conveyor.gateway.call import Call
 from conveyor.gateway.dispatcher import Dispatcher
-from conveyor.wire.messages import BatchReport, RowBlock
+from conveyor.wire.messages import BatchReport, RowBlock, Rows
 from conveyor.wire.port import EnginePort
 from support.engines import HostedEngine
 from support.executors import FAILS, SummingExecutor
@@ -96,7 +96,7 @@ class Served:
         """The sum of each row."""
         call = Call("sentiment", "test", "id", deadline)
         arrays = [np.array(row, dtype=np.int32).reshape(-1, 1) for row in rows]
-        results = await self.dispatcher.run(call, MODEL, arrays)
+        results = await self.dispatcher.run(call, MODEL, Rows.of(arrays))
         return [float(result["sum"][0]) for result in results]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from bisect import bisect_left, insort
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -47,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Queue:
-    """The rows of one model that wait: by urgency and by length at once. At least one row.
+    """The rows of one model that wait: by urgency, and, once somebody has asked, by length too. At least one row.
 
     Orders are plain lists: up to some ten thousand rows, to move what stands behind a place costs less than a tree
     costs at any size. Rows come and go many at a time, and mostly come in order: a list is merged and sieved faster
@@ -56,11 +55,11 @@ class Queue:
 
     def __init__(self) -> None:
         self._by_due: list[Row] = []
-        self._by_length: list[tuple[int, Row]] = []
-        # Of those that have one.
-        self._by_deadline: list[tuple[float, Row]] = []
+        self._by_length: list[tuple[int, float, int, Row]] | None = None
         # Not in these orders yet: they are made when somebody asks.
         self._added: list[Row] = []
+        # No deadline is earlier. It may be that of a row that has gone.
+        self._earliest = math.inf
 
     def __len__(self) -> int:
         return len(self._by_due) + len(self._added)
@@ -72,21 +71,14 @@ class Queue:
     def add(self, rows: Sequence[Row]) -> None:
         """Adds rows."""
         self._added += rows
+        self._earliest = min(self._earliest, min([row.deadline for row in rows]))
 
-    def remove(self, rows: Collection[Row]) -> None:
+    def remove(self, rows: Sequence[Row]) -> None:
         """Removes rows that are inside."""
         self._settle()
-        if len(rows) * _SIEVED < len(self._by_due):
-            for row in rows:
-                del self._by_due[bisect_left(self._by_due, row)]
-                del self._by_length[self._place(row)]
-                if row.deadline < math.inf:
-                    del self._by_deadline[bisect_left(self._by_deadline, (row.deadline, row))]
-        else:
-            gone = {row.id for row in rows}
-            self._by_due = [row for row in self._by_due if row.id not in gone]
-            self._by_length = [entry for entry in self._by_length if entry[1].id not in gone]
-            self._by_deadline = [entry for entry in self._by_deadline if entry[1].id not in gone]
+        self._by_due = _without(self._by_due, list(rows), 1)
+        if self._by_length is not None:
+            self._by_length = _without(self._by_length, list(map(_with_length, rows)), 2)
 
     def most_urgent(self) -> Row:
         """The row that is due first."""
@@ -97,39 +89,35 @@ class Queue:
         """The rows of up to `longest` steps, `row` itself first, then by how near their length is to its."""
         self._settle()
         order, length = self._by_length, row.length
-        shorter = self._place(row) - 1
+        if order is None:
+            order = self._by_length = sorted(map(_with_length, self._by_due))
+        shorter = bisect_left(order, (length, row.due, row.id)) - 1
         longer = shorter + 2
         last = len(order) if longest == math.inf else bisect_left(order, (longest + 1,))
         yield row
         while shorter >= 0 or longer < last:
             if longer >= last or (shorter >= 0 and length - order[shorter][0] <= order[longer][0] - length):
-                yield order[shorter][1]
+                yield order[shorter][3]
                 shorter -= 1
             else:
-                yield order[longer][1]
+                yield order[longer][3]
                 longer += 1
 
-    @property
-    def next_deadline(self) -> float:
-        """The earliest deadline, infinity if there is none; monotonic seconds."""
-        self._settle()
-        return self._by_deadline[0][0] if self._by_deadline else math.inf
-
     def expired(self, now: float) -> list[Row]:
-        """The rows whose deadline has passed."""
+        """The rows whose deadline has passed, those due first before the others."""
+        if now < self._earliest:
+            return []
         self._settle()
-        return [row for _, row in itertools.takewhile(lambda entry: entry[0] <= now, self._by_deadline)]
+        self._earliest = min([row.deadline for row in self._by_due])
+        return [row for row in self._by_due if row.deadline <= now]
 
     def _settle(self) -> None:
         added = self._added
         if added:
             self._added = []
             _merge(self._by_due, added)
-            _merge(self._by_length, [(row.length, row) for row in added])
-            _merge(self._by_deadline, [(row.deadline, row) for row in added if row.deadline < math.inf])
-
-    def _place(self, row: Row) -> int:
-        return bisect_left(self._by_length, (row.length, row))
+            if self._by_length is not None:
+                _merge(self._by_length, list(map(_with_length, added)))
 
 
 class Backlog(Generic[KeyT]):
@@ -187,13 +175,13 @@ class Backlog(Generic[KeyT]):
         for key, rows in found.items():
             self._drop(key, rows)
 
-    def take(self, key: KeyT, rows: Collection[Row]) -> None:
+    def take(self, key: KeyT, rows: Sequence[Row]) -> None:
         """Removes rows that wait under a key."""
         for row in rows:
             del self._rows[row.id]
         self._drop(key, rows)
 
-    def _drop(self, key: KeyT, rows: Collection[Row]) -> None:
+    def _drop(self, key: KeyT, rows: Sequence[Row]) -> None:
         self._steps -= sum([row.length for row in rows])
         queue = self._queues[key]
         if len(rows) == len(queue):
@@ -204,9 +192,7 @@ class Backlog(Generic[KeyT]):
     def expired(self, now: float) -> Mapping[KeyT, Sequence[int]]:
         """The rows whose deadline has passed, by key."""
         return {
-            key: [row.id for row in queue.expired(now)]
-            for key, queue in self._queues.items()
-            if queue.next_deadline <= now
+            key: [row.id for row in expired] for key, queue in self._queues.items() if (expired := queue.expired(now))
         }
 
     def ids(self, key: KeyT) -> Sequence[int]:
@@ -222,6 +208,10 @@ class Backlog(Generic[KeyT]):
         return self._queues.get(key)
 
 
+def _with_length(row: Row) -> tuple[int, float, int, Row]:
+    return row.length, row.due, row.id, row
+
+
 def _merge(order: list[EntryT], entries: list[EntryT]) -> None:
     """Adds entries to an order."""
     entries.sort()
@@ -234,3 +224,16 @@ def _merge(order: list[EntryT], entries: list[EntryT]) -> None:
         # Sorting finds the two runs, and merges them.
         order += entries
         order.sort()
+
+
+def _without(order: list[EntryT], entries: list[EntryT], id_at: int) -> list[EntryT]:
+    """The order, which it uses up, without some of its entries. id_at: where in an entry the id is."""
+    if order[: len(entries)] == entries:
+        del order[: len(entries)]
+        return order
+    if len(entries) * _SIEVED < len(order):
+        for entry in entries:
+            del order[bisect_left(order, entry)]
+        return order
+    gone = {entry[id_at] for entry in entries}
+    return [entry for entry in order if entry[id_at] not in gone]
