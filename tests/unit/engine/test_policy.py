@@ -112,9 +112,7 @@ def test_ragged_rows_much_longer_or_shorter_than_the_most_urgent_wait() -> None:
     assert {0, 3, 5} == {row.id for row in long}
 
 
-@given(
-    st.lists(st.integers(0, 300), min_size=1, max_size=80), st.integers(1, 16), st.integers(1, 2000), st.booleans()
-)
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=80), st.integers(1, 16), st.integers(1, 2000), st.booleans())
 def test_a_batch_keeps_to_its_limits_and_holds_the_most_urgent(
     lengths: list[int], rows: int, steps: int, ragged: bool
 ) -> None:

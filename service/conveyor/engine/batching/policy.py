@@ -25,8 +25,8 @@ __all__ = ["BatchLimits", "Plan", "chunk_steps", "form_batch", "longest_whole", 
 # A row never waits, inside its batch, for one more than this many times as long.
 _STRETCH = 2.0
 _STRETCH_STEPS = 16
-# Ragged rows go together if they are no more unlike the first than this: reviews of some hundred words are as cheap then
-# as in order of length, sentences are hardly dearer.
+# Ragged rows go together if they are no more unlike the first than this: reviews of some hundred words are then as
+# cheap as in order of length, sentences are hardly dearer.
 _ALIKE = 1.25
 _ALIKE_STEPS = 64
 # The rows of a batch come from so many times as many that are due first: 5 % cheaper than those due first alone.
