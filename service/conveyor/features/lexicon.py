@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -34,17 +35,18 @@ class Lexicon:
         Returns:
             int32 [2, characters], in the order of `WORD_KINDS`.
         """
-        text, known = joined(characters), self._words.get
-        begins, ends = [0] * len(text), [0] * len(text)
+        text = joined(characters)
+        codes = np.zeros((2, len(text)), np.int32)
         unit = 1
         for length in WORD_LENGTHS:
-            for first in range(len(text) - length + 1):
-                found = known(text[first : first + length])
-                if found is not None:
-                    begins[first] += unit * found
-                    ends[first + length - 1] += unit * found
+            count = len(text) - length + 1
+            if count > 0:
+                strings = map("".join, zip(*(text[first:] for first in range(length)), strict=False))
+                found = unit * np.array(list(map(self._words.get, strings, repeat(0))), np.int32)
+                codes[0, :count] += found
+                codes[1, length - 1 :] += found
             unit *= self._base
-        return np.array([begins, ends], np.int32)
+        return codes
 
 
 def joined(characters: Sequence[str]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from conveyor.features.words import stands_alone, word_spans, words
 from conveyor.spec import WORD_KINDS, ColumnSpec, TextSpec
 
 __all__ = ["EncodedText", "TextEncoder", "count_entries"]
+
+ValueT = TypeVar("ValueT")
 
 _SPANS: Final[Mapping[str, Callable[[str], list[tuple[int, int]]]]] = {
     "word": word_spans,
@@ -156,16 +158,16 @@ class _Lookup:
         ]
         self._cache: dict[str, bytes] = {}
         self._pieces: dict[str, bytes] = {}
+        self._forms: dict[str, str] = {}
 
     def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """int32 [len(tokens), columns]."""
         ids = self._array(self._found(tokens))
         if not self._joined and not self._listed:
             return ids
-        normalised = _normalised(tokens)
+        normalised = self._normalised(tokens)
         for index, width, known in self._joined:
-            joined = (known.get(entry, UNKNOWN) for entry in _neighbours(normalised, width))
-            ids[:, index] = np.fromiter(joined, np.int32, len(tokens))
+            ids[:, index] = list(map(known.get, _neighbours(normalised, width), repeat(UNKNOWN)))
         if self._listed:
             codes = self._lexicon.codes(normalised)
             for index, kind in self._listed:
@@ -209,6 +211,17 @@ class _Lookup:
             return [ids or self._ids(token) for ids, token in zip(found, tokens, strict=True)]
         return cast(list[bytes], found)
 
+    def _normalised(self, tokens: Sequence[str]) -> list[str]:
+        found = list(map(self._forms.get, tokens))
+        if None in found:
+            return [self._form(token) if form is None else form for form, token in zip(found, tokens, strict=True)]
+        return cast(list[str], found)
+
+    def _form(self, token: str) -> str:
+        form = normalise(token)
+        _keep(self._forms, token, form)
+        return form
+
     def _ids(self, token: str) -> bytes:
         normalised = normalise(token)
         columns = [known.get(entry(normalised), UNKNOWN) for entry, known in self._columns]
@@ -217,11 +230,11 @@ class _Lookup:
         return ids
 
 
-def _keep(cache: dict[str, bytes], key: str, ids: bytes) -> None:
+def _keep(cache: dict[str, ValueT], key: str, value: ValueT) -> None:
     if len(key) <= MAX_TOKEN_CODE_POINTS:  # else a few giant tokens could hold much memory
         if len(cache) >= _MAX_CACHED_TOKENS:
             cache.clear()
-        cache[key] = ids
+        cache[key] = value
 
 
 def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[str, Counter[str]]:
@@ -238,7 +251,8 @@ def count_entries(spec: TextSpec, items: Iterable[str | Sequence[str]]) -> dict[
         tokens = [item[start:end] for start, end in spans(item)] if isinstance(item, str) else item
         token_counts.update(tokens)
         if joined_counts:
-            normalised_tokens = _normalised(tokens)
+            forms = {token: normalise(token) for token in set(tokens)}
+            normalised_tokens = [forms[token] for token in tokens]
             for name, counter in joined_counts.items():
                 counter.update(_neighbours(normalised_tokens, _JOINED[name]))
     normalised_counts: Counter[str] = Counter()
@@ -272,12 +286,7 @@ def _entry_of(column: ColumnSpec) -> Callable[[str], str]:
     return lambda token: token
 
 
-def _normalised(tokens: Sequence[str]) -> list[str]:
-    forms = {token: normalise(token) for token in set(tokens)}
-    return [forms[token] for token in tokens]
-
-
 def _neighbours(normalised: Sequence[str], width: int) -> list[str]:
     """Each normalised token joined by spaces to the next ones, `width` in all; after the last stand end markers."""
     extended = [*normalised, *[_END] * (width - 1)]
-    return [" ".join(found) for found in zip(*(extended[first:] for first in range(width)), strict=False)]
+    return list(map(" ".join, zip(*(extended[first:] for first in range(width)), strict=False)))

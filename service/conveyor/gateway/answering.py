@@ -27,7 +27,7 @@ ResultT = TypeVar("ResultT")
 
 # What takes longer to translate leaves the event loop.
 _INLINE_S = 0.001
-# Of a code point or a value, before any was seen: a tokenizer of words takes 0.1 to 0.5 µs, one of characters 2 to 4.
+# Of a code point or a value, before any was seen: a tokenizer of words takes 0.1 to 0.5 µs, one of characters 0.6 to 3.
 _UNIT_S = 1e-6
 # What takes about a millisecond on the way out: steps or values.
 _INLINE_STEPS = 512
@@ -54,7 +54,7 @@ class Answering:
         self._dispatcher = dispatcher
         self._admission = admission
         self._limits = limits
-        # Of encoding, by model: the tokenizers of a word and of a character are twenty times apart.
+        # Of encoding, by model: tokenizers are fifty times apart.
         self._paces: defaultdict[ModelKey, Pace] = defaultdict(lambda: Pace(_UNIT_S))
 
     def sentiment(
