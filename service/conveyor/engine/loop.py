@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, repeat
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -36,6 +36,9 @@ __all__ = ["EngineLoop", "Measure"]
 _log = structlog.get_logger(__name__)
 
 ScanT = TypeVar("ScanT", bound=Scan)
+
+# What each row that waits may keep in memory: at most 4 096 such blocks by default.
+_SMALL_BLOCK_BYTES = 16_384
 
 # How a model's cost table comes about when it is loaded: from the executor, the model, and a clock.
 Measure = Callable[[Executor[Any], ModelKey, Callable[[], float]], CostTable]
@@ -156,16 +159,22 @@ class EngineLoop(Generic[ScanT]):
     def _rows(self, block: RowBlock, row_step_s: float) -> list[Row]:
         now = self._clock()
         inputs, lengths, requests = block.inputs, block.lengths, block.requests
-        parts = [inputs]
-        if len(lengths) != 1:
-            # A view would keep the whole block in memory for as long as its last row waits.
-            ends = accumulate(lengths)
-            parts = [inputs[end - length : end].copy() for length, end in zip(lengths, ends, strict=True)]
-        alone = len(set(requests)) == len(requests)
-        ahead_s = repeat(0.0, len(requests)) if alone else _ahead_s(requests, lengths, row_step_s)
+        ends = list(accumulate(lengths))
+        parts = [inputs[end - length : end] for length, end in zip(lengths, ends, strict=True)]
+        if inputs.nbytes > _SMALL_BLOCK_BYTES:
+            # A view keeps the whole block in memory for as long as its last row waits.
+            parts = [part.copy() for part in parts]
+        num_requests = len(set(requests))
+        if num_requests == len(requests):
+            ahead_s: Iterable[float] = repeat(0.0, len(requests))
+        elif num_requests == 1:
+            ahead_s = [row_step_s * (end - length) for length, end in zip(lengths, ends, strict=True)]
+        else:
+            ahead_s = _ahead_s(requests, lengths, row_step_s)
         due = map(due_time, repeat(now), block.deadlines, block.priorities, ahead_s)
         columns = due, block.ids, lengths, block.deadlines, repeat(now, len(lengths)), parts
-        return list(map(Row._make, zip(*columns, strict=True)))
+        # As `Row._make`, which is not compiled.
+        return list(map(tuple.__new__, repeat(Row), zip(*columns, strict=True)))
 
     def cancel(self, ids: Collection[int]) -> None:
         """Drops rows nobody waits for."""
