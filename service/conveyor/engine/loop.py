@@ -37,8 +37,8 @@ _log = structlog.get_logger(__name__)
 
 ScanT = TypeVar("ScanT", bound=Scan)
 
-# What each row that waits may keep in memory: at most 4 096 such blocks by default.
-_SMALL_BLOCK_BYTES = 16_384
+# What each row that waits may keep of others that have run: 64 MiB for the 8 192 that may wait by default.
+_SMALL_BLOCK_BYTES = 8192
 
 # How a model's cost table comes about when it is loaded: from the executor, the model, and a clock.
 Measure = Callable[[Executor[Any], ModelKey, Callable[[], float]], CostTable]
@@ -161,7 +161,7 @@ class EngineLoop(Generic[ScanT]):
         inputs, lengths, requests = block.inputs, block.lengths, block.requests
         ends = list(accumulate(lengths))
         parts = [inputs[end - length : end] for length, end in zip(lengths, ends, strict=True)]
-        if inputs.nbytes > _SMALL_BLOCK_BYTES:
+        if len(lengths) > 1 and inputs.nbytes > _SMALL_BLOCK_BYTES:
             # A view keeps the whole block in memory for as long as its last row waits.
             parts = [part.copy() for part in parts]
         num_requests = len(set(requests))

@@ -103,7 +103,7 @@ class TextEncoder:
         return self._encode_ids([text])[1]
 
     def encode_all_ids(self, texts: Sequence[str]) -> tuple[list[int], npt.NDArray[np.int32]]:
-        """The same of several texts, one after another: the steps of each, and int32 [all steps, columns]."""
+        """The same of one text or more, one after another: the steps of each, and int32 [all steps, columns]."""
         return self._encode_ids(texts)
 
     def encode_tokens(self, tokens: Sequence[str]) -> EncodedText:

@@ -6,8 +6,8 @@ punctuation mark stay whole. HTML tags of formatting count as white space. Case 
 
 The time is linear in the length of the text, whatever it holds: a branch either consumes what it scans, scans a
 bounded number of characters, or is possessive (`++`), so that nothing is scanned from the same place again and again.
-Possessive are single characters only: of groups, Python before 3.11.5 forgets what stands inside. Nor is it needed where
-what follows can't fail.
+Possessive are single characters only: of groups, Python before 3.11.5 forgets what stands inside. Nor need a group be
+where what follows can't fail.
 """
 
 from __future__ import annotations

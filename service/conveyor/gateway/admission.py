@@ -18,8 +18,8 @@ _STEPS_PER_SIZE = 1.0
 _LEARNING_RATE = 0.1
 _LONGEST_RETRY_S = 60.0
 _WORTH_COUNTING_S = 0.02
-# Where more waits than one batch holds, rows like the most urgent one go with it, also those that came later: a row
-# waits for up to twice what is due before it.
+# Where more waits than one batch holds, rows like the most urgent one go with it, also those that came later (of ragged
+# rows, out of the two batches that are due first): a row waits for up to twice what is due before it.
 _OVERTAKEN = 2.0
 # Front ends that know nothing of each other, or an interpreter that has no time, make it longer.
 _MOST_STRETCH = 8.0

@@ -133,13 +133,9 @@ class Dispatcher:
         outboxes, self._outboxes = self._outboxes, {}
         for model, posted in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            waiters = [waiter for waiter in posted if self._is_there(waiter)]
+            waiters = [waiter for waiter in posted if not waiter.done.done()]
             if waiters:
                 self._engine.submit(_block(model, waiters))
-
-    def _is_there(self, waiter: _Waiter) -> bool:
-        # Of a call that was cancelled in this tick, only the future knows so far.
-        return waiter.first_id in self._waiters and not waiter.done.done()
 
     def _on_reply(self, reply: Reply) -> None:
         if self._holding is not None:
@@ -208,5 +204,6 @@ def _block(model: ModelKey, waiters: Sequence[_Waiter]) -> RowBlock:
         priorities += [waiter.call.priority] * count
         requests += [waiter.first_id] * count
         lengths += waiter.rows.lengths
-    inputs = [waiter.rows.inputs for waiter in waiters]
-    return RowBlock(model, ids, deadlines, priorities, requests, lengths, np.concatenate(inputs))
+    parts = [waiter.rows.inputs for waiter in waiters]
+    inputs = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    return RowBlock(model, ids, deadlines, priorities, requests, lengths, inputs)

@@ -12,12 +12,14 @@ ResultT = TypeVar("ResultT")
 
 # Less says more about the clock than about the work.
 _LEAST_SIZE = 256
-# Weight of one piece of work: what one took that was held up is soon forgotten.
+# Weight of one piece of work, and how many times faster or slower than expected it counts: what was held up is soon
+# forgotten.
 _LEARNING_RATE = 0.1
+_LARGEST_RATIO = 4.0
 
 
 class Pace:
-    """Seconds of a processor for a unit of work, as it was lately. Any thread.
+    """Seconds of a processor for a unit of work, as it was lately. Any thread; of two that learn at once one may count.
 
     Args:
         unit_s: What is taken for it before anything was done.
@@ -31,11 +33,18 @@ class Pace:
         return size * self._unit_s
 
     def take(self, size: int, work: Callable[[], ResultT]) -> ResultT:
-        """Does work of some size, and learns from it. An error that it raises says nothing about its pace."""
+        """Does work of some size, and learns from it if it is not tiny. An error that it raises says nothing."""
         if size < _LEAST_SIZE:
             return work()
         # Not the time that passes: in a thread that would be mostly waiting for the interpreter.
         began = time.thread_time()
         result = work()
-        self._unit_s += _LEARNING_RATE * ((time.thread_time() - began) / size - self._unit_s)
+        spent_s = time.thread_time() - began
+        self.learn(size, spent_s)
         return result
+
+    def learn(self, size: int, spent_s: float) -> None:
+        """Work of some size took so long."""
+        unit_s = self._unit_s
+        ratio = min(max(spent_s / (size * unit_s), 1 / _LARGEST_RATIO), _LARGEST_RATIO)
+        self._unit_s = unit_s * (1 + _LEARNING_RATE * (ratio - 1))

@@ -44,7 +44,7 @@ PATIENCE_S = {0: 0.05, 1: 1.0, 2: 10.0}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Rows of one request.
+    """Rows of one request, before they are a part of a block.
 
     lengths: steps of each; zero is valid.
     inputs: int32 or float32 [sum(lengths), width], the rows one after another.

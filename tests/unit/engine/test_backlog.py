@@ -1,4 +1,4 @@
-"""The backlog is bounded, ordered by urgency and by length, and lets any row go at once."""
+"""The backlog is bounded, ordered by urgency, by length where asked, and lets any row go at once."""
 
 from __future__ import annotations
 

@@ -230,7 +230,7 @@ def test_a_single_row_does_not_wait_for_a_thousand_of_another_caller() -> None:
     bench.submit({n: [1] * 200 for n in range(2000)})
     bench.loop.step()
     bench.clock.now += 0.01
-    bench.submit({5000: [1] * 200}, priority=0)
+    bench.submit({5000: [1] * 200})
     bench.finish()
 
     assert bench.order().index(5000) < 400

@@ -61,10 +61,11 @@ def test_no_row_gets_company_that_would_make_it_late(ragged: bool) -> None:
     assert len(form_batch(queue, BatchLimits(), 65_536, costs, 0.0)) < 10
 
 
-def test_a_batch_of_several_rows_takes_two_slices_at_most() -> None:
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_batch_of_several_rows_takes_two_slices_at_most(ragged: bool) -> None:
     """Rows of medium length do not add up to an execution that holds up everybody."""
     limits = BatchLimits(slice_s=0.005)
-    batch = form_batch(queue_of([1000] * 64), limits, 65_536, COSTS, 0.0)
+    batch = form_batch(queue_of([1000] * 64), limits, 65_536, replace(COSTS, ragged=ragged), 0.0)
     assert COSTS.estimate_s(bucket(len(batch)), 1000) <= 2 * limits.slice_s
 
 
@@ -101,6 +102,21 @@ def test_ragged_rows_go_in_the_order_in_which_they_are_due() -> None:
         ends.update((row.id // 64, number) for row in batch)
 
     assert all(end <= request + 2 for request, end in ends.items())
+
+
+def test_a_large_batch_of_ragged_rows_uses_its_budget() -> None:
+    """Also beyond the sizes that padded batches come in."""
+    ragged = replace(uniform_costs(row_step_s=1e-8, call_s=1e-4), ragged=True)
+    batch = form_batch(queue_of([50] * 600), BatchLimits(rows=512), 16_384, ragged, 0.0)
+    assert 16_384 * 0.9 <= 50 * len(batch) <= 16_384
+
+
+def test_ragged_rows_are_no_more_than_make_a_step_cheapest() -> None:
+    """Where a larger batch is dearer a step, as where it leaves the cache, it is not formed."""
+    table = CostTable(
+        (1, 16, 64), (8, 64), [[8e-5, 64e-5], [16e-5, 128e-5], [128e-5, 1024e-5]], cut_s=1e-4, ragged=True
+    )
+    assert 16 == len(form_batch(queue_of([20] * 64), BatchLimits(), 65_536, table, 0.0))
 
 
 def test_ragged_rows_much_longer_or_shorter_than_the_most_urgent_wait() -> None:

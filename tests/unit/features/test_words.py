@@ -141,6 +141,6 @@ def test_pieces_that_need_their_surroundings(piece: str) -> None:
 
 
 def test_the_pattern_means_the_same_to_every_python() -> None:
-    """Before 3.11.5, which Debian 12 does not have, a possessive group forgets what its inside looked at: `it's` was one
-    word there, and packages were refused. So only single characters are possessive."""
+    """Before 3.11.5, which Debian 12 does not have, a possessive group forgets what its inside looked at: `it's` was
+    one word there, and packages were refused. So only single characters are possessive."""
     assert re.search(r"\)(?:[*+?]|\{[\d,]+\})\+", words_module._TOKEN.pattern) is None

@@ -1,4 +1,4 @@
-"""What waits for the device: bounded, ordered by urgency and by length, each row removable at once. Pure."""
+"""What waits for the device: bounded, ordered by urgency, and by length where that is asked. Pure."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, islice, takewhile
 from operator import attrgetter
 
 from conveyor.engine.batching.backlog import Queue, Row
@@ -32,7 +32,7 @@ _ALIKE_STEPS = 64
 # The rows of a batch come from so many times as many that are due first: 5 % cheaper than those due first alone.
 _AMONG = 2
 # Numbers of ragged rows that are priced.
-_PRICED = (1, *ROW_BUCKETS)
+_PRICED = (1, *ROW_BUCKETS, *range(160, 4096, 32))
 # A batch of many rows holds the device for no more slices than this.
 _SLICES_OF_A_BATCH = 2
 
@@ -145,7 +145,7 @@ def _ragged_batch(
     most_s = _SLICES_OF_A_BATCH * limits.slice_s
     longest = priced = cheapest = 0
     least = deadline = math.inf
-    for count in (*(count for count in _PRICED if count < len(rows)), len(rows)):
+    for count in (*takewhile(lambda count: count < len(rows), _PRICED), len(rows)):
         added = rows[priced:count]
         priced = count
         longest = max(longest, max([row.length for row in added]))
