@@ -25,6 +25,8 @@ __all__ = ["Dispatcher", "RowResult"]
 # How long rows wait at most for company while the engine has others of ours, which it could not leave for them: a block
 # costs both sides as much as ten rows.
 _GATHER_S = 0.001
+# A request of so many rows is company enough.
+_COMPANY = 32
 
 # When to try again where nothing better is known.
 _SOON_S = 1.0
@@ -118,14 +120,24 @@ class Dispatcher:
         return first
 
     def _post(self, model: ModelKey, waiter: _Waiter) -> None:
+        rows = len(waiter.results)
         if not self._outboxes:
-            others_wait = len(self._waiters) > len(waiter.results)
-            held_s = self._flushed + _GATHER_S - self._clock() if others_wait else 0.0
+            needs_company = rows < _COMPANY and len(self._waiters) > rows
+            held_s = self._flushed + _GATHER_S - self._clock() if needs_company else 0.0
             if held_s > 0.0:
                 self._holding = self._loop.call_later(held_s, self._flush)
             else:
                 self._loop.call_soon(self._flush)
+        elif rows >= _COMPANY:
+            self._hold_no_longer()
         self._outboxes.setdefault(model, []).append(waiter)
+
+    def _hold_no_longer(self) -> None:
+        """Sends what is held back at the end of this tick."""
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._holding = None
@@ -138,11 +150,8 @@ class Dispatcher:
                 self._engine.submit(_block(model, waiters))
 
     def _on_reply(self, reply: Reply) -> None:
-        if self._holding is not None:
-            # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
-            self._holding.cancel()
-            self._holding = None
-            self._loop.call_soon(self._flush)
+        # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
+        self._hold_no_longer()
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)

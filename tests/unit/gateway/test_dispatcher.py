@@ -293,6 +293,21 @@ async def test_rows_wait_for_company_only_while_the_engine_has_others(form: str)
         assert len(sizes) < 25
 
 
+async def test_a_request_of_many_rows_is_company_enough(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves at once, and takes what is held back with it."""
+    monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_S", 600.0)
+    async with served(form) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        held = asyncio.ensure_future(bench.sums([2]))
+        await asyncio.sleep(0)
+        assert 1 == bench.rows_sent
+        many = asyncio.ensure_future(bench.sums(*[[3]] * 32))
+        await asyncio.wait_for(bench.until_sent(34), timeout=10)
+        gate.open()
+        await asyncio.gather(first, held, many)
+
+
 async def test_rows_that_are_held_back_leave_with_an_answer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that may have become idle is sent what there is, however long it could have waited for company."""
     monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_S", 600.0)
