@@ -162,10 +162,10 @@ class _Lookup:
 
     def rows(self, tokens: Sequence[str]) -> npt.NDArray[np.int32]:
         """int32 [len(tokens), columns]."""
-        ids = self._array(self._found(tokens))
+        ids = self._array(_kept(self._cache, tokens, self._ids))
         if not self._joined and not self._listed:
             return ids
-        normalised = self._normalised(tokens)
+        normalised = _kept(self._forms, tokens, self._form)
         for index, width, known in self._joined:
             ids[:, index] = list(map(known.get, _neighbours(normalised, width), repeat(UNKNOWN)))
         if self._listed:
@@ -183,12 +183,8 @@ class _Lookup:
 
     def _ids_of_text(self, text: str) -> bytes:
         if not self._joined:  # words of a list are for characters, never met here
-            pieces = text.split()
-            found = list(map(self._pieces.get, pieces))
             try:
-                if None in found:
-                    found = [ids or self._piece(piece) for ids, piece in zip(found, pieces, strict=True)]
-                return b"".join(cast(list[bytes], found))
+                return b"".join(_kept(self._pieces, text.split(), self._piece))
             except _NeedsContext:
                 pass
         return self.rows(words(text)).tobytes()
@@ -197,25 +193,13 @@ class _Lookup:
         """The ids of the words of a piece between white space."""
         if not stands_alone(piece):
             raise _NeedsContext
-        ids = b"".join(self._found(words(piece)))
+        ids = b"".join(_kept(self._cache, words(piece), self._ids))
         _keep(self._pieces, piece, ids)
         return ids
 
     def _array(self, ids: Sequence[bytes]) -> npt.NDArray[np.int32]:
         # A bytearray, for an array that can be written to.
         return np.frombuffer(bytearray().join(ids), np.int32).reshape(-1, self._num_columns)
-
-    def _found(self, tokens: Sequence[str]) -> list[bytes]:
-        found = list(map(self._cache.get, tokens))
-        if None in found:
-            return [ids or self._ids(token) for ids, token in zip(found, tokens, strict=True)]
-        return cast(list[bytes], found)
-
-    def _normalised(self, tokens: Sequence[str]) -> list[str]:
-        found = list(map(self._forms.get, tokens))
-        if None in found:
-            return [self._form(token) if form is None else form for form, token in zip(found, tokens, strict=True)]
-        return cast(list[str], found)
 
     def _form(self, token: str) -> str:
         form = normalise(token)
@@ -228,6 +212,14 @@ class _Lookup:
         ids = np.array(columns, np.int32).tobytes()
         _keep(self._cache, token, ids)
         return ids
+
+
+def _kept(cache: Mapping[str, ValueT], keys: Sequence[str], make: Callable[[str], ValueT]) -> list[ValueT]:
+    """What is kept for each key; what is not is made. Mostly all is, and then no loop of ours runs."""
+    found = list(map(cache.get, keys))
+    if None in found:
+        return [make(key) if value is None else value for key, value in zip(keys, found, strict=True)]
+    return cast(list[ValueT], found)
 
 
 def _keep(cache: dict[str, ValueT], key: str, value: ValueT) -> None:

@@ -29,9 +29,8 @@ ResultT = TypeVar("ResultT")
 # nobody has sent yet: words that were never seen take ten times as long as others.
 _INLINE_S = 0.001
 _INLINE_SIZE = 12_288
-# What an item takes beside its content: as much as so many code points. And what is tiny stays, at any pace.
+# What an item takes beside its content: as much as so many code points.
 _ITEM_SIZE = 16
-_TINY_SIZE = 256
 # Of a code point or a value, before any was seen: a tokenizer of words takes 0.1 to 0.5 µs, one of characters 0.6 to 3.
 _UNIT_S = 1e-6
 # What takes about a millisecond on the way out: steps or values.
@@ -137,7 +136,7 @@ class Answering:
         """
         pace = self._paces[key]
         work = size + _ITEM_SIZE * num_items
-        if work <= _TINY_SIZE or (work <= _INLINE_SIZE and pace.seconds(work) <= _INLINE_S):
+        if work <= _INLINE_SIZE and pace.is_quick(work, _INLINE_S):
             rows, context = pace.take(work, encode)
         else:
             rows, context = await asyncio.to_thread(pace.take, work, encode)

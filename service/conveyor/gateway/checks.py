@@ -37,10 +37,18 @@ def check_items(count: int, field: str, limits: Limits) -> None:
 
 def check_text(text: str, field: str, limits: Limits) -> None:
     """Any Unicode text within the limit, without NUL and lone surrogates; empty is fine."""
-    if len(text) > limits.text_code_points:
+    _check_length(len(text), field, limits)
+    _check_characters(text, field)
+
+
+def _check_length(length: int, field: str, limits: Limits) -> None:
+    if length > limits.text_code_points:
         raise InvalidArgument(
-            f"the text has {len(text)} code points; at most {limits.text_code_points} are accepted", field=field
+            f"the text has {length} code points; at most {limits.text_code_points} are accepted", field=field
         )
+
+
+def _check_characters(text: str, field: str) -> None:
     if "\0" in text:
         raise InvalidArgument(f"the text holds NUL (U+0000) at {text.index(chr(0))}; remove it", field=field)
     try:
@@ -53,18 +61,14 @@ def check_text(text: str, field: str, limits: Limits) -> None:
 
 def check_texts(texts: Sequence[str], field: str, limits: Limits) -> None:
     """Each as `check_text`."""
-    # All at once, since there may be thousands; one by one only to name the text at fault.
-    if max(map(len, texts), default=0) > limits.text_code_points or not _is_well_formed("".join(texts)):
+    try:
+        # All at once, since there may be thousands; one by one only to name the text at fault.
+        _check_length(max(map(len, texts), default=0), field, limits)
+        _check_characters("".join(texts), field)
+    except InvalidArgument:
         for index, text in enumerate(texts):
             check_text(text, f"{field}[{index}]", limits)
-
-
-def _is_well_formed(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+        raise
 
 
 def check_tokens(tokens: Sequence[str], field: str, limits: Limits) -> None:

@@ -10,8 +10,8 @@ __all__ = ["Pace"]
 
 ResultT = TypeVar("ResultT")
 
-# Less says more about the clock than about the work.
-_LEAST_SIZE = 256
+# So little says more about the clock than about the work.
+_TINY_SIZE = 256
 # Weight of one piece of work, and how many times faster or slower than expected it counts: what was held up is soon
 # forgotten.
 _LEARNING_RATE = 0.1
@@ -32,9 +32,14 @@ class Pace:
         """What work of some size should take."""
         return size * self._unit_s
 
+    def is_quick(self, size: int, within_s: float) -> bool:
+        """Whether work of some size should be done within a time. Of what is tiny that is taken for granted: it teaches
+        nothing, so a pace that is wrong for it would stay."""
+        return size <= _TINY_SIZE or self.seconds(size) <= within_s
+
     def take(self, size: int, work: Callable[[], ResultT]) -> ResultT:
         """Does work of some size, and learns from it if it is not tiny. An error that it raises says nothing."""
-        if size < _LEAST_SIZE:
+        if size <= _TINY_SIZE:
             return work()
         # Not the time that passes: in a thread that would be mostly waiting for the interpreter.
         began = time.thread_time()
