@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import grpc
@@ -125,8 +126,7 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: P
     ):
         server.process.send_signal(number)
         with httpx.Client(base_url=server.http, trust_env=False) as http:
-            while (health := http.get("/health/ready")).status_code == 200:
-                time.sleep(0.01)
+            health = _health_once_it_drains(http)
             late = http.post("/v1/sentiment", json={"inputs": "a"})
         for response in (health, late):
             assert 503 == response.status_code
@@ -142,6 +142,31 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: P
         assert 0 == server.process.wait(100)
         assert 200 == outcome().status_code
         assert "stopped" in server.output
+
+
+def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
+    """Also by a front end that has nothing left to answer while another has: no client finds its connection closed."""
+    with (
+        start_server(slow_models, "--drain-timeout", "100") as server,
+        _long_request(server, words=40_000) as outcome,
+    ):
+        # Unlike httpx, these do not open another connection in silence.
+        url = httpx.URL(server.http)
+        connections = [HTTPConnection(url.host, url.port) for _ in range(16)]
+        assert [200] * 16 == [_health(connection) for connection in connections]
+        server.process.send_signal(signal.SIGTERM)
+        with httpx.Client(base_url=server.http, trust_env=False) as http:
+            _health_once_it_drains(http)
+        # A front end with nothing to answer would be gone by then.
+        time.sleep(1.0)
+        assert [503] * 16 == [_health(connection) for connection in connections]
+        for connection in connections:
+            connection.close()
+
+        assert 0 == server.process.wait(100)
+        answer = outcome()
+        assert answer is not None
+        assert 200 == answer.status_code
 
 
 def test_a_stop_ends_when_the_grace_is_over(slow_models: Path) -> None:
@@ -160,8 +185,7 @@ def test_a_second_signal_of_either_kind_ends_the_process(slow_models: Path) -> N
     with start_server(slow_models) as server, _long_request(server, words=190_000) as outcome:
         server.process.send_signal(signal.SIGTERM)
         with httpx.Client(base_url=server.http, trust_env=False) as http:
-            while http.get("/health/ready").status_code == 200:
-                time.sleep(0.01)
+            _health_once_it_drains(http)
         assert -signal.SIGINT == server.stop(signal.SIGINT)
         assert outcome() is None
 
@@ -208,6 +232,19 @@ def slow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _requests(code: str, model: str, version: str) -> str:
     labels = f'code="{code}",model="{model}",protocol="http",task="sentiment",version="{version}"'
     return f"conveyor_requests_total{{{labels}}}"
+
+
+def _health(connection: HTTPConnection) -> int:
+    connection.request("GET", "/health/ready")
+    with connection.getresponse() as response:
+        response.read()
+        return response.status
+
+
+def _health_once_it_drains(http: httpx.Client) -> httpx.Response:
+    while (health := http.get("/health/ready")).status_code == 200:
+        time.sleep(0.01)
+    return health
 
 
 def _samples(text: str) -> dict[str, float]:

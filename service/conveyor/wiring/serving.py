@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from conveyor.errors import ConveyorError, PackageError, Problem
 from conveyor.gateway.catalogue import State
@@ -60,17 +60,20 @@ async def refresh_for_ever(core: Core) -> None:
             await core.refresh()
 
 
-async def drain(core: Core, doors: Doors, grace_s: float) -> bool:
+async def drain(core: Core, doors: Doors, grace_s: float, idle: Awaitable[None]) -> bool:
     """Keeps the doors open until what is in flight is answered or the grace is over, then ends everything.
 
     New requests and health checks are answered meanwhile, with 503: a load balancer sees the server go.
+
+    Args:
+        idle: Over when what is in flight is answered.
 
     Returns:
         Whether the engine has ended; if not, it is in the middle of a long execution.
     """
     deadline = time.monotonic() + grace_s
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(core.admission.wait_idle(), grace_s)
+        await asyncio.wait_for(idle, grace_s)
     await doors.close(max(deadline - time.monotonic(), LAST_WRITES_S))
     try:
         await asyncio.wait_for(core.engine.drain(), max(deadline - time.monotonic(), LAST_WRITES_S))

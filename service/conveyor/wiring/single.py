@@ -77,7 +77,7 @@ async def _serve(settings: ServeSettings) -> tuple[int, bool]:
     for task in background:
         task.cancel()
     await asyncio.wait(background)
-    ended = await drain(core, doors, settings.drain_timeout)
+    ended = await drain(core, doors, settings.drain_timeout, core.admission.wait_idle())
     # Metrics can be scraped until the end.
     await metrics_door.stop(1.0)
     if failures:

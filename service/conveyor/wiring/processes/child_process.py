@@ -27,6 +27,7 @@ class ChildProcess:
         given: Where sockets for it are handed over.
         ready: What it said when it was.
         opened: Whether it has taken requests, if it is a front end.
+        idle: Whether it drains and has answered what it accepted, if it is a front end.
         failure: Why starting it again would not help, if it said so.
         families: What it counted, by its last word.
     """
@@ -37,6 +38,7 @@ class ChildProcess:
         self.listener = listener
         self.ready: Ready | None = None
         self.opened = False
+        self.idle = False
         self.failure: str | None = None
         self.families: Sequence[Family] = ()
 

@@ -12,10 +12,12 @@ from conveyor.wire.codec import Codec
 __all__ = [
     "CONTROL",
     "Begin",
+    "Close",
     "Collect",
     "Collected",
     "Drain",
     "Failed",
+    "Idle",
     "Open",
     "Opened",
     "Page",
@@ -83,7 +85,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """To any: answer what was accepted, then end."""
+    """To any: answer what was accepted. An engine ends then, a front end waits for `Close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """From a front end that drains: what it accepted is answered. It still refuses what is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """To a front end that drains: so do all others, and none has anything left; end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +128,4 @@ class Page:
     text: bytes
 
 
-CONTROL = Codec([Begin, Ready, Failed, Open, Opened, Drain, Collect, Collected, TellPage, Page])
+CONTROL = Codec([Begin, Ready, Failed, Open, Opened, Drain, Idle, Close, Collect, Collected, TellPage, Page])

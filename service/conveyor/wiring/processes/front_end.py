@@ -60,9 +60,20 @@ async def run_front_end(member: Membership, begin: Begin, settings: ServeSetting
     for task in background:
         task.cancel()
     await asyncio.wait(background)
-    await drain(core, doors, settings.drain_timeout)
+    await drain(core, doors, settings.drain_timeout, _all_idle(core, member))
     await member.leave()
     return 0
+
+
+async def _all_idle(core: Core, member: Membership) -> None:
+    """Returns once no front end has anything left to answer.
+
+    Clients do not choose their front end: if one with nothing to do went first, some of them would lose their
+    connection where the others are told that the server drains.
+    """
+    await core.admission.wait_idle()
+    member.say_idle()
+    await member.closing.wait()
 
 
 async def _load(core: Core, settings: ServeSettings, member: Membership, engines: _Engines) -> str | None:

@@ -16,10 +16,12 @@ from conveyor.wire.channel import Channel
 from conveyor.wiring.processes.control import (
     CONTROL,
     Begin,
+    Close,
     Collect,
     Collected,
     Drain,
     Failed,
+    Idle,
     Open,
     Opened,
     Page,
@@ -34,13 +36,15 @@ class Membership:
     """This process as a part of the server. Event loop only.
 
     opened: set when the server takes requests.
-    draining: set when it is to end.
+    draining: set when it is to take in no more.
+    closing: set when no front end has anything left to answer.
     """
 
     def __init__(self) -> None:
         self.metrics = Metrics()
         self.opened = asyncio.Event()
         self.draining = asyncio.Event()
+        self.closing = asyncio.Event()
         self._begun: asyncio.Future[Begin] = asyncio.get_running_loop().create_future()
         self._numbers = itertools.count()
         self._pages: dict[int, asyncio.Future[bytes]] = {}
@@ -62,6 +66,10 @@ class Membership:
     def say_opened(self) -> None:
         """Tells that requests are taken."""
         self._send(Opened())
+
+    def say_idle(self) -> None:
+        """Tells that what was accepted is answered."""
+        self._send(Idle())
 
     async def leave(self, failure: str | None = None) -> None:
         """Ends the connection once all is said.
@@ -100,6 +108,8 @@ class Membership:
                 self.opened.set()
             case Drain():
                 self.draining.set()
+            case Close():
+                self.closing.set()
             case Collect(number):
                 self._send(Collected(number, self.metrics.snapshot()))
             case Page(number, text):

@@ -25,10 +25,12 @@ from conveyor.wiring.listeners import bind, bind_shared
 from conveyor.wiring.processes.child_process import ChildProcess
 from conveyor.wiring.processes.control import (
     Begin,
+    Close,
     Collect,
     Collected,
     Drain,
     Failed,
+    Idle,
     Open,
     Opened,
     Page,
@@ -76,7 +78,7 @@ class _Supervisor:
         self._stop = asyncio.Event()
         self._failure: str | None = None
         self._open = False
-        self._ready = asyncio.Event()
+        self._changed = asyncio.Event()
         self._metrics = Metrics()
         self._retired: Sequence[Family] = ()
         self._numbers = itertools.count()
@@ -119,8 +121,8 @@ class _Supervisor:
         """Once every front end is ready, opens them together: until then one might refuse what another answers."""
         # One that is being started again is not among them for a moment.
         while sum(child.ready is not None for child in self._front_ends()) < front_ends:
-            await self._ready.wait()
-            self._ready.clear()
+            await self._changed.wait()
+            self._changed.clear()
         first = next(child.ready for child in self._front_ends() if child.ready)
         say(f"  device   {first.device}")
         for line in first.models:
@@ -130,8 +132,8 @@ class _Supervisor:
             child.send(Open())
         # Whoever reads the line and asks is not told that the server is starting.
         while not all(child.opened for child in self._front_ends() if child.ready is not None):
-            await self._ready.wait()
-            self._ready.clear()
+            await self._changed.wait()
+            self._changed.clear()
         say(f"ready after {time.monotonic() - began:.1f} s")
 
     async def _start(self, role: Role, listener: socket.socket | None, number: int = 0) -> None:
@@ -162,6 +164,7 @@ class _Supervisor:
         """Waits for a process to end, and starts another in its place if it should not have."""
         code = await child.ended()
         self._children.remove(child)
+        self._changed.set()
         self._retired = merged([self._retired, lasting(child.families)])
         if self._stop.is_set():
             if child.listener is not None:
@@ -191,12 +194,15 @@ class _Supervisor:
         match message:
             case Ready():
                 child.ready = message
-                self._ready.set()
+                self._changed.set()
                 if self._open:
                     child.send(Open())
             case Opened():
                 child.opened = True
-                self._ready.set()
+                self._changed.set()
+            case Idle():
+                child.idle = True
+                self._changed.set()
             case Failed(reason):
                 child.failure = reason
             case Collected(number, families):
@@ -231,12 +237,22 @@ class _Supervisor:
         for child in self._front_ends():
             child.send(Drain())
         grace_s = self._settings.drain_timeout if self._open else 0.0
-        await self._gone(self._front_ends(), grace_s + _END_WITHIN_S)
+        deadline = time.monotonic() + grace_s + _END_WITHIN_S
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_idle(), grace_s)
+        for child in self._front_ends():
+            child.send(Close())
+        await self._gone(self._front_ends(), deadline - time.monotonic())
         for child in self._children:
             child.send(Drain())
         # Engines write their sessions.
         await self._gone(list(self._children), _END_WITHIN_S + (grace_s if self._settings.state_dir else 0.0))
         await metrics_door.stop(LAST_WRITES_S)
+
+    async def _all_idle(self) -> None:
+        while not all(child.idle for child in self._front_ends()):
+            await self._changed.wait()
+            self._changed.clear()
 
     async def _gone(self, children: Iterable[ChildProcess], within_s: float) -> None:
         deadline = time.monotonic() + within_s
