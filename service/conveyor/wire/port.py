@@ -50,7 +50,8 @@ class PlanReport:
     """How a model is executed now.
 
     executor, precision: what computes it, and in which arithmetic (`torch`, `float32`).
-    source: what decided so: `plan.lock`, `--precision float32`, or the reason why the reference runs.
+    source: what decided so: `plan.lock`, `plan.lock for cpu-amd-avx2` where that kind's plan holds here too,
+        `--precision float32`, or the reason why the reference runs.
     """
 
     executor: str

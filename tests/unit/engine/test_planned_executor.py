@@ -77,6 +77,25 @@ def test_a_lock_is_followed_on_its_kind_of_device(package: Path) -> None:
     assert PlanReport("torch", "cpu", "int3", "plan.lock") == plan_in_force(package, "auto", [twin("torch", "int3")])
 
 
+def test_a_plan_with_our_kernel_holds_on_cpus_with_more_instructions(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another vendor's with the same before that; not on one with fewer, and a library's plan on no other."""
+    monkeypatch.setattr("conveyor.engine.executors.planned.device_kind", lambda _: "cpu-intel-avx512_vnni")
+    twins = [twin("kernel", "int8"), twin("kernel", "int4"), twin("abacus", "int3"), twin("kernel", "int2")]
+    versions = dict(versions_of("kernel"))
+
+    write_plan(package, "cpu-amd-avx512_bf16", plan_for("kernel", "int8", versions))
+    write_plan(package, "cpu-intel-avx512f", plan_for("abacus", "int3", {}))
+    assert "no plan for cpu-intel-avx512_vnni in plan.lock" == plan_in_force(package, "auto", twins).source
+    write_plan(package, "cpu-amd-avx2", plan_for("kernel", "int4", versions))
+    expected = PlanReport("kernel", "cpu", "int4", "plan.lock for cpu-amd-avx2")
+    assert expected == plan_in_force(package, "auto", twins)
+    write_plan(package, "cpu-amd-avx512_vnni", plan_for("kernel", "int2", versions))
+    expected = PlanReport("kernel", "cpu", "int2", "plan.lock for cpu-amd-avx512_vnni")
+    assert expected == plan_in_force(package, "auto", twins)
+
+
 @pytest.mark.parametrize(
     ("candidates", "reason"),
     [
@@ -97,11 +116,12 @@ def test_a_plan_that_cannot_be_followed_falls_back_visibly(
     assert [reason] == [line["reason"] for line in logs if line["log_level"] == "warning"]
 
 
-def test_a_missing_onnxruntime_is_an_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The candidate asks whether the library is there before it is used."""
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
+def test_a_missing_library_is_an_obstacle(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The candidate asks whether it is there before it is used."""
     monkeypatch.setattr("conveyor.engine.executors.candidates.find_spec", lambda name: None)
-    (candidate,) = [c for c in CANDIDATES if c.executor == "onnxruntime"]
-    assert "onnxruntime is not installed" == candidate.obstacle(torch.device("cpu"), RecurrentSpec(hidden=8))
+    (candidate,) = [c for c in CANDIDATES if c.executor == library]
+    assert f"{library} is not installed" == candidate.obstacle(torch.device("cpu"), RecurrentSpec(hidden=8))
 
 
 def test_other_versions_than_were_measured_are_told(package: Path) -> None:

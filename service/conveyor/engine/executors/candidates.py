@@ -10,6 +10,13 @@ import torch
 from torch import nn
 
 from conveyor.engine.executors.device_kind import has_fast_bfloat16
+from conveyor.engine.executors.graph_layer import (
+    FEWEST_ROWS_GRAPH,
+    GraphLayer,
+    Run,
+    open_onnxruntime,
+    open_openvino,
+)
 from conveyor.engine.executors.kernel.layer import install_kernel
 from conveyor.engine.executors.kernel.library import find_kernel
 from conveyor.nn.models import TaskModel
@@ -53,8 +60,8 @@ def _no_bfloat16(device: torch.device, spec: RecurrentSpec) -> str | None:
     return None
 
 
-def _no_onnxruntime(_device: torch.device, _spec: RecurrentSpec) -> str | None:
-    return None if find_spec("onnxruntime") else "onnxruntime is not installed"
+def _not_installed(library: str) -> Callable[[torch.device, RecurrentSpec], str | None]:
+    return lambda _device, _spec: None if find_spec(library) else f"{library} is not installed"
 
 
 def _none(_device: torch.device, _spec: RecurrentSpec) -> str | None:
@@ -82,10 +89,11 @@ def _install_kernel(dtype: torch.dtype) -> Callable[[TaskModel], None]:
     return install
 
 
-def _install_onnx(model: TaskModel) -> None:
-    from conveyor.engine.executors.onnx_layer import FEWEST_ROWS_ONNX, OnnxLayer
+def _install_graph(open_graph: Callable[[bytes], Run]) -> Callable[[TaskModel], None]:
+    def install(model: TaskModel) -> None:
+        model.recurrent.use(lambda module: GraphLayer(module, open_graph), FEWEST_ROWS_GRAPH[model.recurrent.spec.cell])
 
-    model.recurrent.use(OnnxLayer, FEWEST_ROWS_ONNX[model.recurrent.spec.cell])
+    return install
 
 
 def _install_torch(dtype: torch.dtype) -> Callable[[TaskModel], None]:
@@ -106,7 +114,8 @@ CANDIDATES: Sequence[Candidate] = (
     Candidate(KERNEL, "float32", ("cpu",), _no_kernel(torch.float32), _install_kernel(torch.float32)),
     Candidate(KERNEL, "bfloat16", ("cpu",), _no_kernel(torch.bfloat16), _install_kernel(torch.bfloat16)),
     Candidate(KERNEL, "int8", ("cpu",), _no_kernel(torch.int8), _install_kernel(torch.int8)),
-    Candidate("onnxruntime", "float32", ("cpu",), _no_onnxruntime, _install_onnx),
+    Candidate("onnxruntime", "float32", ("cpu",), _not_installed("onnxruntime"), _install_graph(open_onnxruntime)),
+    Candidate("openvino", "float32", ("cpu",), _not_installed("openvino"), _install_graph(open_openvino)),
     Candidate("torch", "bfloat16", ("cpu", "cuda"), _no_bfloat16, _install_torch(torch.bfloat16)),
     # cuDNN's persistent kernels know it and not bfloat16; on CPUs it has neither range nor speed.
     Candidate("torch", "float16", ("cuda",), _none, _install_torch(torch.float16)),

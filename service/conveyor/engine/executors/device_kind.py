@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
-__all__ = ["cpu_flags", "cpu_kind", "device_kind", "device_name", "has_fast_bfloat16"]
+__all__ = ["cpu_flags", "cpu_kind", "device_kind", "device_name", "has_fast_bfloat16", "lesser_kinds"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _VENDORS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
+_OTHER = "other"
 # The instructions that decide which kernels the libraries choose, best first, as the kernel spells them.
 _LEVELS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
 _BFLOAT16 = ("amx_bf16", "avx512_bf16")
@@ -44,7 +46,19 @@ def cpu_kind(cpuinfo: str, machine: str) -> str:
     flags = _field(cpuinfo, "flags").split()
     vendor = _field(cpuinfo, "vendor_id")
     level = next((level for level in _LEVELS if level in flags), machine.lower())
-    return f"cpu-{_VENDORS.get(vendor, 'other')}-{level}"
+    return f"cpu-{_VENDORS.get(vendor, _OTHER)}-{level}"
+
+
+def lesser_kinds(kind: str) -> Sequence[str]:
+    """The kinds of CPUs of which one of this kind has all instructions: the most instructions first, of those with the
+    same its own vendor's."""
+    device, _, rest = kind.partition("-")
+    vendor, _, level = rest.partition("-")
+    if device != "cpu" or level not in _LEVELS:
+        return []
+    vendors = sorted([*_VENDORS.values(), _OTHER], key=lambda each: each != vendor)
+    kinds = [f"cpu-{each}-{lesser}" for lesser in _LEVELS[_LEVELS.index(level) :] for each in vendors]
+    return [each for each in kinds if each != kind]
 
 
 def has_fast_bfloat16() -> bool:

@@ -10,13 +10,13 @@ import structlog
 import torch
 
 from conveyor.engine.executors.candidates import CANDIDATES, KERNEL, REFERENCE, Candidate
-from conveyor.engine.executors.device_kind import device_kind
+from conveyor.engine.executors.device_kind import device_kind, lesser_kinds
 from conveyor.engine.executors.kernel.library import find_kernel
 from conveyor.engine.executors.network import resolve_device
 from conveyor.engine.executors.torch_executor import Choice, TorchExecutor
 from conveyor.errors import PackageError, Problem
-from conveyor.repository.files import MANIFEST
-from conveyor.repository.plan_lock import read_plan_lock
+from conveyor.repository.files import MANIFEST, PLAN_LOCK
+from conveyor.repository.plan_lock import DevicePlan, PlanLock, read_plan_lock
 from conveyor.spec import RecurrentSpec
 
 __all__ = ["open_executor", "versions_of"]
@@ -29,9 +29,9 @@ def open_executor(device: str, precision: str, candidates: Sequence[Candidate] =
 
     Args:
         device: As in `TorchExecutor`.
-        precision: `auto` follows each package's `plan.lock`, and runs the reference where that has no plan for this
-            kind of device or one that can't be followed here. `float32` runs the reference. Any other is computed by
-            the first candidate that has it.
+        precision: `auto` follows each package's `plan.lock`, and runs the reference where that has no plan that holds
+            on this kind of device, or one that can't be followed here. `float32` runs the reference. Any other is
+            computed by the first candidate that has it.
 
     Raises:
         ValueError: The device does not exist, or has nothing of this precision.
@@ -75,7 +75,7 @@ class _Forced:
 
 
 class _Locked:
-    """Each package's own plan for this kind of device."""
+    """Each package's own plan for this kind of device, or the nearest that holds here too."""
 
     def __init__(self, device: torch.device, candidates: Sequence[Candidate]) -> None:
         self._candidates = {str(candidate): candidate for candidate in candidates if device.type in candidate.devices}
@@ -85,9 +85,10 @@ class _Locked:
         if lock is None:
             return Choice(REFERENCE, "no plan.lock")
         kind = device_kind(device)
-        plan = lock.devices.get(kind)
-        if plan is None:
+        found = _find_plan(lock, kind)
+        if found is None:
             return Choice(REFERENCE, f"no plan for {kind} in plan.lock")
+        source, plan = found
         wanted = f"{plan.executor} {plan.precision}"
         candidate = self._candidates.get(wanted)
         obstacle = candidate.obstacle(device, spec) if candidate else "this server does not know it"
@@ -95,7 +96,7 @@ class _Locked:
             _log.warning(
                 "the plan can't be followed; the reference runs", package=str(directory), plan=wanted, reason=obstacle
             )
-            return Choice(REFERENCE, f"plan.lock says {wanted}, but {obstacle}")
+            return Choice(REFERENCE, f"{source} says {wanted}, but {obstacle}")
         installed = versions_of(candidate.executor)
         if installed != plan.versions:
             _log.warning(
@@ -104,4 +105,19 @@ class _Locked:
                 measured=dict(plan.versions),
                 installed=dict(installed),
             )
-        return Choice(candidate, "plan.lock")
+        return Choice(candidate, source)
+
+
+def _find_plan(lock: PlanLock, kind: str) -> tuple[str, DevicePlan] | None:
+    """The plan for a kind of device, and what to call it.
+
+    A library computes otherwise on another CPU, so its agreement and its speed are known where they were measured only.
+    Our own kernel computes the same, to rounding, on all.
+    """
+    if kind in lock.devices:
+        return PLAN_LOCK, lock.devices[kind]
+    for lesser in lesser_kinds(kind):
+        plan = lock.devices.get(lesser)
+        if plan is not None and plan.executor == KERNEL:
+            return f"{PLAN_LOCK} for {lesser}", plan
+    return None

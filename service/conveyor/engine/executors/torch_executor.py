@@ -12,9 +12,9 @@ import torch
 
 from conveyor.domain import ModelKey
 from conveyor.engine.executors.candidates import REFERENCE, Candidate
+from conveyor.engine.executors.graph_layer import GraphLayer
 from conveyor.engine.executors.kernel.layer import KernelLayer
 from conveyor.engine.executors.network import load_network, prepare_torch, resolve_device
-from conveyor.engine.executors.onnx_layer import OnnxLayer
 from conveyor.engine.executors.port import Batch, BatchResult
 from conveyor.engine.executors.torch_memory import inference
 from conveyor.engine.executors.torch_states import TorchStates
@@ -162,7 +162,7 @@ class TorchExecutor:
 def _weight_bytes(network: TaskModel) -> int:
     held = sum(parameter.numel() * parameter.element_size() for parameter in network.parameters())
     return held + sum(
-        layer.num_bytes for layer in network.modules() if isinstance(layer, KernelLayer | OnnxLayer | PackedLstm)
+        layer.num_bytes for layer in network.modules() if isinstance(layer, KernelLayer | GraphLayer | PackedLstm)
     )
 
 

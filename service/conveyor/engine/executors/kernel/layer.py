@@ -138,7 +138,7 @@ class KernelLayer(RaggedLayer):
             weight, scales = quantise(weight)
             matrix.scales = self._hold(_by_block(scales[None] / _MOST, lanes))
             matrix.offsets = self._hold(_by_block(-128.0 * weight.sum(1)[None], lanes).to(torch.int32))
-        matrix.weights = self._hold(_in_tiles(weight, lanes, dtype))
+        matrix.weights = self._hold(_in_tiles(weight, lanes, self._kernel.item_dtype(dtype)))
         return matrix
 
 

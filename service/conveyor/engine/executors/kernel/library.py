@@ -68,6 +68,7 @@ class Kernel:
         self.lanes: int = loaded.conveyor_lanes()
         self.precisions = [dtype for number, dtype in enumerate(PRECISIONS) if loaded.conveyor_has(number)]
         self.revision: int = loaded.conveyor_revision()
+        self._item_bytes = loaded.conveyor_item_bytes
         self._run = loaded.conveyor_lstm
         self._run.argtypes = [
             ctypes.POINTER(Direction),
@@ -86,6 +87,11 @@ class Kernel:
             ctypes.c_int64,
             *[ctypes.c_void_p] * 2,
         ]
+
+    def item_dtype(self, precision: torch.dtype) -> torch.dtype:
+        """What weights of a precision are kept in: of int8, 16 bits where no instruction multiplies bytes."""
+        wide = self._item_bytes(PRECISIONS.index(precision)) > precision.itemsize
+        return torch.int16 if wide else precision
 
     def run(
         self,

@@ -100,7 +100,7 @@ static void step(const struct direction *d, const struct places *at, const char 
                     *(__m256bh *)(h_after + row * h_stride + unit * 2) = _mm512_cvtneps_pbh((__m512)after);
 #endif
                 else
-                    put_bytes(after, h_after + row * h_stride + unit);
+                    put_bytes(after, h_after + row * h_stride + unit * item_bytes[INT8]);
                 const int64_t left = d->hidden - unit;
                 if (left >= LANES)
                     *(vf *)(at->outputs[row] + unit) = after;
@@ -133,12 +133,14 @@ int conveyor_revision(void) { return 2; }
 
 int conveyor_lanes(void) { return LANES; }
 
+int conveyor_item_bytes(int precision) { return item_bytes[precision]; }
+
 int conveyor_has(int precision) {
 #ifdef __AVX512BF16__
     if (precision == BFLOAT16)
         return 1;
 #endif
-#ifdef __AVX512VNNI__
+#ifdef DOT
     if (precision == INT8)
         return 1;
 #endif
@@ -178,7 +180,8 @@ int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64
     struct places now = {(const int32_t **)parts[6], backwards ? -d->width : d->width, 0, (float **)parts[7]};
     int64_t *order = (int64_t *)parts[5];
     sort_rows(lengths, rows, order);
-    memset(parts[0], precision == INT8 ? 128 : 0, 2 * (parts[1] - parts[0])); /* zeros; so stay units beyond `hidden` */
+    for (int i = 0; i < 2; i++)
+        put_zeros(precision, parts[i], rows * padded); /* so stay units beyond `hidden` */
     memset(cells, 0, bytes[2]);
     memset(parts[4], 0, kept);
     for (int64_t i = 0; h && i < rows; i++) {

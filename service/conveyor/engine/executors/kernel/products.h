@@ -21,7 +21,7 @@
 enum precision { FLOAT32, BFLOAT16, INT8 };
 
 /* Weights, and what is multiplied by them. Inputs are taken a word of four bytes at a time, and so many are zeros as fill
- * up the last: one float32, two bfloat16, or four of a byte.
+ * up the last: one float32, two bfloat16, and of int8 four, or two where no instruction multiplies bytes.
  *
  * In int8 an input, which must lie in (-1, 1), is round(127 x) + 128, and a weight is round(weight / s) with the scale s
  * of its unit and gate, by which the largest becomes 127. Sums of products are exact in int32 for up to 65 536 inputs. */
@@ -33,7 +33,26 @@ struct matrix {
     const int32_t *offsets; /* int8: [blocks][GATES][LANES], -128 × sum of the weights */
 };
 
-static const int64_t item_bytes[] = {4, 2, 1};
+/* sum += the products of a word's inputs with their weights, in int8. */
+#if defined(__AVX512VNNI__)
+typedef uint8_t byte;
+typedef __m512i vw;
+/* The intrinsic leaves the weights in memory, where they are read again for each row. */
+#define DOT(sum, weights, word) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(word), "v"(weights))
+#elif defined(__AVX512F__)
+typedef uint16_t byte;
+typedef __m512i vw;
+#define DOT(sum, weights, word) (sum = _mm512_add_epi32(sum, _mm512_madd_epi16(weights, word)))
+#elif defined(__AVX2__)
+typedef uint16_t byte;
+typedef __m256i vw;
+#define DOT(sum, weights, word) (sum = _mm256_add_epi32(sum, _mm256_madd_epi16(weights, word)))
+#else
+typedef uint8_t byte;
+#endif
+typedef byte vn __attribute__((vector_size(LANES * sizeof(byte)), aligned(1), may_alias));
+
+static const int64_t item_bytes[] = {4, 2, sizeof(byte)};
 
 INLINE int64_t words_of(const struct matrix *m) { return (m->inputs * item_bytes[m->precision] + 3) / 4; }
 
@@ -81,31 +100,31 @@ INLINE void multiply(const int rows, const int blocks, const int reduced, const 
 /* The same in int8. */
 INLINE void multiply_bytes(const int rows, const int blocks, const struct matrix *m, int64_t block, const char *a,
                            int64_t a_stride, float *sums, int64_t stride) {
-#ifdef __AVX512VNNI__
+#ifdef DOT
     const int64_t words = words_of(m);
     const char *w = (const char *)m->weights + block * words * QUAD * 4;
-    __m512i tile[LARGEST][GATES];
+    vw tile[LARGEST][GATES];
     UNROLLED for (int rb = 0; rb < rows * blocks; rb++)
         UNROLLED for (int g = 0; g < GATES; g++) {
-            tile[rb][g] = _mm512_loadu_si512(PLACE(m->offsets + block * QUAD, rb % blocks, g));
+            tile[rb][g] = (vw) * (const vi *)PLACE(m->offsets + block * QUAD, rb % blocks, g);
             /* The rows begin alike; GCC would keep one copy and shuffle registers in the loop. */
             __asm__("" : "+v"(tile[rb][g]));
         }
     for (int64_t i = 0; i < words; i++)
         for (int b = 0; b < blocks; b++) {
-            __m512i weights[GATES];
+            vw weights[GATES];
             for (int g = 0; g < GATES; g++)
-                weights[g] = _mm512_loadu_si512(&WEIGHTS(vf, b, i, g));
-            for (int r = 0; r < rows; r++)
+                weights[g] = (vw)WEIGHTS(vi, b, i, g);
+            for (int r = 0; r < rows; r++) {
+                const vw word = (vw)(*(const int32_t *)(a + r * a_stride + i * 4) - (vi){0});
                 for (int g = 0; g < GATES; g++)
-                    __asm__("vpdpbusd %2, %1, %0"
-                            : "+v"(tile[r * blocks + b][g])
-                            : "v"(_mm512_set1_epi32(*(const int32_t *)(a + r * a_stride + i * 4))), "v"(weights[g]));
+                    DOT(tile[r * blocks + b][g], weights[g], word);
+            }
         }
     UNROLLED for (int rb = 0; rb < rows * blocks; rb++)
         UNROLLED for (int g = 0; g < GATES; g++) {
             vf *sum = (vf *)PLACE(sums + rb / blocks * stride, rb % blocks, g);
-            *sum = FMA(_mm512_cvtepi32_ps(tile[rb][g]), *(const vf *)PLACE(m->scales + block * QUAD, rb % blocks, g), *sum);
+            *sum = FMA(__builtin_convertvector((vi)tile[rb][g], vf), *(const vf *)PLACE(m->scales + block * QUAD, rb % blocks, g), *sum);
         }
 #endif
 }
@@ -159,11 +178,20 @@ static void multiply_rows(const struct matrix *m, int64_t block, int64_t blocks,
     }
 }
 
-/* Puts a vector of numbers in (-1, 1) as bytes. */
+/* Puts a vector of numbers in (-1, 1) as int8 takes them. */
 INLINE void put_bytes(vf x, char *to) {
     const float to_integer = 12582912.0f; /* 1.5 × 2^23: adding it leaves the nearest integer in the lowest bits */
     const vi rounded = (vi)(x * all(127.0f) + all(to_integer));
-    *(vb *)to = __builtin_convertvector(rounded & 0xff, vb) ^ 0x80;
+    *(vn *)to = __builtin_convertvector(rounded & 0xff, vn) ^ 0x80;
+}
+
+/* Puts `count` zeros as the products take them. */
+static void put_zeros(int64_t precision, char *to, int64_t count) {
+    if (precision == INT8)
+        for (int64_t i = 0; i < count; i++)
+            ((byte *)to)[i] = 128;
+    else
+        memset(to, 0, count * item_bytes[precision]);
 }
 
 /* Puts `count` numbers as the products take them: a copy, rounded to bfloat16 (ties to even; NaN stays NaN), or bytes.
@@ -184,9 +212,9 @@ static float put_row(int64_t precision, const float *from, int64_t count, char *
         for (int64_t i = 0; i < count; i += LANES) {
             vf x = all(0);
             memcpy(&x, from + i, (count - i < LANES ? count - i : LANES) * sizeof(float));
-            char bytes[LANES];
-            put_bytes(x, bytes);
-            memcpy(to + i, bytes, count - i < LANES ? count - i : LANES);
+            byte bytes[LANES];
+            put_bytes(x, (char *)bytes);
+            memcpy((byte *)to + i, bytes, (count - i < LANES ? count - i : LANES) * sizeof(byte));
             strange += x - x;
         }
     float sum = 0;
