@@ -57,9 +57,8 @@ class Connection(HttpToolsProtocol):
         # A request that goes the short path if the rest of its body is among the bytes that are being parsed.
         self._short: tuple[Endpoint[Any, Any], Mapping[bytes, bytes]] | None = None
         self._short_body = b""
-        # The newest that went there, and its body until it is begun.
+        # The newest that went there.
         self._exchange: ShortExchange | None = None
-        self._begin: bytes | None = None
         # When the connection is closed unless something comes, and when the timer for that goes off: it is not set anew
         # for each request.
         self._close_at = math.inf
@@ -146,11 +145,6 @@ class Connection(HttpToolsProtocol):
         """Reads on, and does not wait for ever for the rest of a head."""
         self._close_at = math.inf
         self._parse(data)
-        if self._begin is not None and self._exchange is not None:
-            body, self._begin = self._begin, None
-            self._head_deadline = None
-            self._exchange.begin(body)
-            return
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
             body, self._short, self._short_body = self._short_body, None, b""
@@ -236,8 +230,11 @@ class Connection(HttpToolsProtocol):
             self, endpoint, incoming, self._lifecycle, self._deadlines, keep_alive=self.parser.should_keep_alive()
         )
         self.cycle = exchange  # type: ignore[assignment]
-        # Not inside the parser, which is not to be called from one of its own calls.
-        self._exchange, self._begin = exchange, body
+        self._exchange = exchange
+        # When all that came in this turn of the loop is read: not inside the parser, which is not to be called from one
+        # of its own calls, and requests that are read one after another, then begun one after another, then answered
+        # one after another find the code of each in the processor's caches (docs/architecture.md has figures).
+        self.loop.call_soon(exchange.begin, body)
 
     def on_response_complete(self) -> None:
         """Goes on with the requests that came meanwhile, or waits for one."""

@@ -100,6 +100,8 @@ class ShortExchange:
             # Need not be taken back: what has ended can't be ended, and the next request sets its own.
             presence.on_leave = self._leave
         self._go_on(None)
+        if presence is not None and presence.has_left:
+            self._leave()
 
     def end(self, reason: ConveyorError) -> None:
         """Ends the request, which is answered with `reason` if its client is there; nothing happens if it has ended, or
@@ -156,7 +158,8 @@ class ShortExchange:
         if connection.flow.write_paused and not self.disconnected:
             connection.later(self._send_in_turn(reply))
         else:
-            self._send(reply)
+            # With the others that are answered in this turn of the loop.
+            connection.loop.call_soon(self._send, reply)
 
     async def _send_in_turn(self, reply: bytes | Response) -> None:
         """Sends once the client has read what it was sent before."""
