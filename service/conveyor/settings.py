@@ -48,7 +48,7 @@ class ServeSettings(BaseSettings):
     )
     precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = Field(
         default="auto",
-        description="Arithmetic: auto follows each package's plan.lock, and is float32 without one for this kind of "
+        description="Arithmetic: auto follows each package's plan.lock, and is float32 without one that holds on this "
         "device; the others hold for every model. int8 is for CPUs, float16 for CUDA.",
     )
     frontends: int | None = Field(

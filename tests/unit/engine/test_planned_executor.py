@@ -80,17 +80,18 @@ def test_a_lock_is_followed_on_its_kind_of_device(package: Path) -> None:
 def test_a_plan_with_our_kernel_holds_on_cpus_with_more_instructions(
     package: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On another vendor's with the same before that; not on one with fewer, and a library's plan on no other."""
+    """The nearest counts, also another vendor's, none for more instructions; a library's holds nowhere else."""
     monkeypatch.setattr("conveyor.engine.executors.planned.device_kind", lambda _: "cpu-intel-avx512_vnni")
     twins = [twin("kernel", "int8"), twin("kernel", "int4"), twin("abacus", "int3"), twin("kernel", "int2")]
     versions = dict(versions_of("kernel"))
 
     write_plan(package, "cpu-amd-avx512_bf16", plan_for("kernel", "int8", versions))
-    write_plan(package, "cpu-intel-avx512f", plan_for("abacus", "int3", {}))
     assert "no plan for cpu-intel-avx512_vnni in plan.lock" == plan_in_force(package, "auto", twins).source
     write_plan(package, "cpu-amd-avx2", plan_for("kernel", "int4", versions))
     expected = PlanReport("kernel", "cpu", "int4", "plan.lock for cpu-amd-avx2")
     assert expected == plan_in_force(package, "auto", twins)
+    write_plan(package, "cpu-intel-avx512f", plan_for("abacus", "int3", {}))
+    assert "no plan for cpu-intel-avx512_vnni in plan.lock" == plan_in_force(package, "auto", twins).source
     write_plan(package, "cpu-amd-avx512_vnni", plan_for("kernel", "int2", versions))
     expected = PlanReport("kernel", "cpu", "int2", "plan.lock for cpu-amd-avx512_vnni")
     assert expected == plan_in_force(package, "auto", twins)

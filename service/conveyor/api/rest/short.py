@@ -93,7 +93,7 @@ class ShortExchange:
         self.disconnected = False
 
     def begin(self, body: bytes) -> None:
-        """Begins to answer; returns once the request is in the engine, or answered."""
+        """Begins to answer; returns once the request is in the engine, or its answer is on its way."""
         self._running = self._endpoint.reply(self._incoming, body)
         presence = self._incoming.presence
         if presence is not None:
@@ -101,7 +101,7 @@ class ShortExchange:
             presence.on_leave = self._leave
         self._go_on(None)
         if presence is not None and presence.has_left:
-            self._leave()
+            presence.leave()
 
     def end(self, reason: ConveyorError) -> None:
         """Ends the request, which is answered with `reason` if its client is there; nothing happens if it has ended, or

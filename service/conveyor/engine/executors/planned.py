@@ -112,12 +112,11 @@ def _find_plan(lock: PlanLock, kind: str) -> tuple[str, DevicePlan] | None:
     """The plan for a kind of device, and what to call it.
 
     A library computes otherwise on another CPU, so its agreement and its speed are known where they were measured only.
-    Our own kernel computes the same, to rounding, on all.
+    Our own kernel computes the same on all, to rounding.
     """
     if kind in lock.devices:
         return PLAN_LOCK, lock.devices[kind]
-    for lesser in lesser_kinds(kind):
-        plan = lock.devices.get(lesser)
-        if plan is not None and plan.executor == KERNEL:
-            return f"{PLAN_LOCK} for {lesser}", plan
-    return None
+    nearest = next((lesser for lesser in lesser_kinds(kind) if lesser in lock.devices), None)
+    if nearest is None or lock.devices[nearest].executor != KERNEL:
+        return None
+    return f"{PLAN_LOCK} for {nearest}", lock.devices[nearest]

@@ -95,7 +95,7 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """To a front end that drains: so do all others, and none has anything left; end."""
+    """To a front end that drains: end, for no other has anything left either, or the grace is over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Membership:
 
     opened: set when the server takes requests.
     draining: set when it is to take in no more.
-    closing: set when no front end has anything left to answer.
+    closing: set when no front end has anything left to answer, or the grace is over.
     """
 
     def __init__(self) -> None:

@@ -159,6 +159,9 @@ class _Supervisor:
                 hand_over(other.given, another, engine.number)
         self._children.append(child)
         self._background.start(self._watch(child))
+        if self._stop.is_set() and role is Role.FRONT_END:
+            # The others were told to drain while this one was being started: it must not let anybody in.
+            child.kill()
 
     async def _watch(self, child: ChildProcess) -> None:
         """Waits for a process to end, and starts another in its place if it should not have."""
@@ -168,7 +171,7 @@ class _Supervisor:
         self._retired = merged([self._retired, lasting(child.families)])
         if self._stop.is_set():
             if child.listener is not None:
-                # Nobody accepts there any more: new connections are for those that still drain, or are refused.
+                # Nobody accepts there any more: new connections are for the others, if it was lost, or are refused.
                 child.listener.close()
             return
         if child.failure is not None:

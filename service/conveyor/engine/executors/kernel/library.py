@@ -89,7 +89,8 @@ class Kernel:
         ]
 
     def item_dtype(self, precision: torch.dtype) -> torch.dtype:
-        """What weights of a precision are kept in: of int8, 16 bits where no instruction multiplies bytes."""
+        """What weights of a precision are kept in: of int8, 16 bits where no instruction sums products of bytes
+        exactly."""
         wide = self._item_bytes(PRECISIONS.index(precision)) > precision.itemsize
         return torch.int16 if wide else precision
 

@@ -100,7 +100,7 @@ static void step(const struct direction *d, const struct places *at, const char 
                     *(__m256bh *)(h_after + row * h_stride + unit * 2) = _mm512_cvtneps_pbh((__m512)after);
 #endif
                 else
-                    put_bytes(after, h_after + row * h_stride + unit * item_bytes[INT8]);
+                    put_whole(after, h_after + row * h_stride + unit * item_bytes[INT8]);
                 const int64_t left = d->hidden - unit;
                 if (left >= LANES)
                     *(vf *)(at->outputs[row] + unit) = after;

@@ -21,7 +21,8 @@
 enum precision { FLOAT32, BFLOAT16, INT8 };
 
 /* Weights, and what is multiplied by them. Inputs are taken a word of four bytes at a time, and so many are zeros as fill
- * up the last: one float32, two bfloat16, and of int8 four, or two where no instruction multiplies bytes.
+ * up the last: one float32, two bfloat16, and of int8 four, or two where no instruction sums
+ * products of bytes exactly.
  *
  * In int8 an input, which must lie in (-1, 1), is round(127 x) + 128, and a weight is round(weight / s) with the scale s
  * of its unit and gate, by which the largest becomes 127. Sums of products are exact in int32 for up to 65 536 inputs. */
@@ -35,24 +36,24 @@ struct matrix {
 
 /* sum += the products of a word's inputs with their weights, in int8. */
 #if defined(__AVX512VNNI__)
-typedef uint8_t byte;
+typedef uint8_t whole;
 typedef __m512i vw;
 /* The intrinsic leaves the weights in memory, where they are read again for each row. */
 #define DOT(sum, weights, word) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(word), "v"(weights))
 #elif defined(__AVX512F__)
-typedef uint16_t byte;
+typedef uint16_t whole;
 typedef __m512i vw;
 #define DOT(sum, weights, word) (sum = _mm512_add_epi32(sum, _mm512_madd_epi16(weights, word)))
-#elif defined(__AVX2__)
-typedef uint16_t byte;
+#elif defined(__AVX2__) && defined(__FMA__)
+typedef uint16_t whole;
 typedef __m256i vw;
 #define DOT(sum, weights, word) (sum = _mm256_add_epi32(sum, _mm256_madd_epi16(weights, word)))
 #else
-typedef uint8_t byte;
+typedef uint8_t whole;
 #endif
-typedef byte vn __attribute__((vector_size(LANES * sizeof(byte)), aligned(1), may_alias));
+typedef whole vn __attribute__((vector_size(LANES * sizeof(whole)), aligned(1), may_alias));
 
-static const int64_t item_bytes[] = {4, 2, sizeof(byte)};
+static const int64_t item_bytes[] = {4, 2, sizeof(whole)};
 
 INLINE int64_t words_of(const struct matrix *m) { return (m->inputs * item_bytes[m->precision] + 3) / 4; }
 
@@ -179,7 +180,7 @@ static void multiply_rows(const struct matrix *m, int64_t block, int64_t blocks,
 }
 
 /* Puts a vector of numbers in (-1, 1) as int8 takes them. */
-INLINE void put_bytes(vf x, char *to) {
+INLINE void put_whole(vf x, char *to) {
     const float to_integer = 12582912.0f; /* 1.5 × 2^23: adding it leaves the nearest integer in the lowest bits */
     const vi rounded = (vi)(x * all(127.0f) + all(to_integer));
     *(vn *)to = __builtin_convertvector(rounded & 0xff, vn) ^ 0x80;
@@ -189,7 +190,7 @@ INLINE void put_bytes(vf x, char *to) {
 static void put_zeros(int64_t precision, char *to, int64_t count) {
     if (precision == INT8)
         for (int64_t i = 0; i < count; i++)
-            ((byte *)to)[i] = 128;
+            ((whole *)to)[i] = 128;
     else
         memset(to, 0, count * item_bytes[precision]);
 }
@@ -212,9 +213,9 @@ static float put_row(int64_t precision, const float *from, int64_t count, char *
         for (int64_t i = 0; i < count; i += LANES) {
             vf x = all(0);
             memcpy(&x, from + i, (count - i < LANES ? count - i : LANES) * sizeof(float));
-            byte bytes[LANES];
-            put_bytes(x, (char *)bytes);
-            memcpy((byte *)to + i, bytes, (count - i < LANES ? count - i : LANES) * sizeof(byte));
+            whole numbers[LANES];
+            put_whole(x, (char *)numbers);
+            memcpy((whole *)to + i, numbers, (count - i < LANES ? count - i : LANES) * sizeof(whole));
             strange += x - x;
         }
     float sum = 0;

@@ -40,7 +40,6 @@
 typedef float vf __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef uint16_t vh __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
-typedef uint8_t vb __attribute__((vector_size(LANES), aligned(1), may_alias));
 
 INLINE vf all(float x) { return x - (vf){0}; }
 
