@@ -80,8 +80,11 @@ def test_equals_torch_over_packed_rows(cell: str, bidirectional: bool) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("chunk_steps", [1, 4, 12])
 def test_chunks_do_not_show(cell: str, chunk_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs and final states of a run cut into chunks are those of a whole run, bit for bit, as a server runs them: on
-    one thread and without gradients. Otherwise torch takes kernels that round by the shape of a call on some CPUs."""
+    """Outputs and final states of a run cut into chunks are those of a whole run, bit for bit.
+
+    As a server runs them: on one thread and without gradients. Otherwise torch rounds by the shape of a call here and
+    there.
+    """
     stack = make_stack(cell, 2, bidirectional=True, hidden=48)
     x, lengths = torch.randn(5, 13, 5), torch.tensor(LENGTHS)
     with torch.inference_mode():
