@@ -120,9 +120,7 @@ class _Supervisor:
     async def _let_in(self, front_ends: int, began: float) -> None:
         """Once every front end is ready, opens them together: until then one might refuse what another answers."""
         # One that is being started again is not among them for a moment.
-        while sum(child.ready is not None for child in self._front_ends()) < front_ends:
-            await self._changed.wait()
-            self._changed.clear()
+        await self._until(lambda: sum(child.ready is not None for child in self._front_ends()) >= front_ends)
         first = next(child.ready for child in self._front_ends() if child.ready)
         say(f"  device   {first.device}")
         for line in first.models:
@@ -131,9 +129,7 @@ class _Supervisor:
         for child in self._children:
             child.send(Open())
         # Whoever reads the line and asks is not told that the server is starting.
-        while not all(child.opened for child in self._front_ends() if child.ready is not None):
-            await self._changed.wait()
-            self._changed.clear()
+        await self._until(lambda: all(child.opened for child in self._front_ends() if child.ready is not None))
         say(f"ready after {time.monotonic() - began:.1f} s")
 
     async def _start(self, role: Role, listener: socket.socket | None, number: int = 0) -> None:
@@ -242,7 +238,7 @@ class _Supervisor:
         grace_s = self._settings.drain_timeout if self._open else 0.0
         deadline = time.monotonic() + grace_s + _END_WITHIN_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_idle(), grace_s)
+            await asyncio.wait_for(self._until(lambda: all(child.idle for child in self._front_ends())), grace_s)
         for child in self._front_ends():
             child.send(Close())
         await self._gone(self._front_ends(), deadline - time.monotonic())
@@ -252,8 +248,9 @@ class _Supervisor:
         await self._gone(list(self._children), _END_WITHIN_S + (grace_s if self._settings.state_dir else 0.0))
         await metrics_door.stop(LAST_WRITES_S)
 
-    async def _all_idle(self) -> None:
-        while not all(child.idle for child in self._front_ends()):
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        """Waits for something to hold that only a message or the end of a process can change. One at a time."""
+        while not holds():
             await self._changed.wait()
             self._changed.clear()
 
