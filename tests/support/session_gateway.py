@@ -133,7 +133,7 @@ def session_gateway(
     catalogue.put(Entry(MODEL, State.READY, None, FORECAST, ForecastCodec(FORECAST)))
     admission = Admission(queue_rows, 2**20, 64)
     dispatcher = Dispatcher(engine, lambda _: None)  # type: ignore[arg-type]
-    answering = Answering(dispatcher, admission, limits)
+    answering = Answering(dispatcher, admission)
     return Gateway(catalogue, answering, dispatcher.sessions, admission, lifecycle, metrics, limits)
 
 

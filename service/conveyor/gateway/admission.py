@@ -63,8 +63,11 @@ class Room:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        late = kind is not None and issubclass(kind, DeadlineExceeded)
-        self.admission.give_back(self, in_time=kind is None, late=late)
+        self.leave(fault)
+
+    def leave(self, fault: BaseException | None) -> None:
+        """Gives it back, where no block ends: once, with why the request was not answered, if it was not."""
+        self.admission.give_back(self, in_time=fault is None, late=isinstance(fault, DeadlineExceeded))
 
 
 class Admission:

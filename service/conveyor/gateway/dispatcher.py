@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from conveyor.domain import ModelKey
-from conveyor.errors import ConveyorError, QueueFull, error_named
+from conveyor.errors import ConveyorError, DeadlineExceeded, QueueFull, error_named
 from conveyor.gateway.call import Call
 from conveyor.gateway.session_rows import SessionRowsDispatcher
-from conveyor.gateway.waiting import Waiting
+from conveyor.lifecycle.alarms import Alarms
 from conveyor.wire.messages import BatchReport, FailureBlock, ResultBlock, RowBlock, Rows
 from conveyor.wire.port import EnginePort, Reply
 from conveyor.wire.sessions import SessionResults
 
-__all__ = ["Dispatcher", "RowResult"]
+__all__ = ["Dispatcher", "Posted", "RowResult"]
 
 # How long rows wait at most for company while the engine has others of ours, which it could not leave for them: a block
 # costs both sides as much as ten rows.
@@ -37,19 +36,31 @@ RowResult = Mapping[str, npt.NDArray[np.generic]]
 _NO_RESULT: RowResult = {}
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A request's rows while they are in the engine, or on their way there.
+class Posted:
+    """A request's rows while they are in the engine, or on their way there, and what became of them.
 
-    remaining: how many are not answered.
+    results: in the order of the rows, once `is_over` without an `error`.
+    error: the first failure among the rows, or `DeadlineExceeded`.
     """
 
-    first_id: int
-    rows: Rows
-    results: list[RowResult]
-    remaining: int
-    done: asyncio.Future[None]
-    call: Call
+    __slots__ = ("call", "error", "first_id", "is_over", "model", "on_over", "remaining", "results", "rows")
+
+    def __init__(self, call: Call, model: ModelKey, rows: Rows, first_id: int, on_over: Callable[[], None]) -> None:
+        count = len(rows.lengths)
+        self.call = call
+        self.model = model
+        self.rows = rows
+        self.first_id = first_id
+        self.on_over = on_over
+        self.results: list[RowResult] = [_NO_RESULT] * count
+        self.remaining = count
+        self.error: ConveyorError | None = None
+        self.is_over = False
+
+    @property
+    def ids(self) -> range:
+        """Those of its rows."""
+        return range(self.first_id, self.first_id + len(self.results))
 
 
 class Dispatcher:
@@ -78,9 +89,10 @@ class Dispatcher:
         self._clock = clock
         self._room_in_s = room_in_s
         self._next_id = 0
-        self._waiting = Waiting(clock)
-        self._waiters: dict[int, _Waiter] = {}
-        self._outboxes: dict[ModelKey, list[_Waiter]] = {}
+        # By the ids of their rows that are not answered.
+        self._posted: dict[int, Posted] = {}
+        self._alarms: Alarms[Posted] = Alarms(self._expire, clock)
+        self._outboxes: dict[ModelKey, list[Posted]] = {}
         # While rows are held back.
         self._holding: asyncio.TimerHandle | None = None
         self._flushed = -math.inf
@@ -96,33 +108,49 @@ class Dispatcher:
             DeadlineExceeded: `call.deadline` passed first.
             ConveyorError: The first failure among the rows.
         """
-        count = len(rows.lengths)
-        if not count:
+        if not rows.lengths:
             return []
-        first_id = self._take_ids(count)
-        ids = range(first_id, first_id + count)
-        results: list[RowResult] = [_NO_RESULT] * count
-        done: asyncio.Future[None] = self._loop.create_future()
-        waiter = _Waiter(first_id, rows, results, count, done, call)
-        self._waiters.update(dict.fromkeys(ids, waiter))
-        self._post(model, waiter)
+        over: asyncio.Future[None] = self._loop.create_future()
+        posted = self.post(call, model, rows, lambda: None if over.done() else over.set_result(None))
         try:
-            await self._waiting.until_answered(done, call.deadline)
+            await over
         finally:
-            waiting = [row_id for row_id in ids if self._waiters.pop(row_id, None)]
-            if waiting:
-                self._engine.cancel(waiting)
-        return results
+            self.drop(posted)
+        if posted.error is not None:
+            raise posted.error
+        return posted.results
+
+    def post(self, call: Call, model: ModelKey, rows: Rows, on_over: Callable[[], None]) -> Posted:
+        """Sends one row or more, at the end of this tick at the earliest.
+
+        Args:
+            on_over: Called once, not from within this call, when every row is answered, one has failed or
+                `call.deadline` has passed; not if the rows are dropped before. Must not raise.
+        """
+        count = len(rows.lengths)
+        posted = Posted(call, model, rows, self._take_ids(count), on_over)
+        if count == 1:
+            self._posted[posted.first_id] = posted
+        else:
+            self._posted.update(dict.fromkeys(posted.ids, posted))
+        self._alarms.set(posted, call.deadline)
+        self._put_out(posted)
+        return posted
+
+    def drop(self, posted: Posted) -> None:
+        """Takes out of the engine's queue what is not answered; nothing happens to what is over."""
+        if not posted.is_over:
+            self._end(posted)
 
     def _take_ids(self, count: int) -> int:
         first = self._next_id
         self._next_id += count
         return first
 
-    def _post(self, model: ModelKey, waiter: _Waiter) -> None:
-        rows = len(waiter.results)
+    def _put_out(self, posted: Posted) -> None:
+        rows = len(posted.results)
         if not self._outboxes:
-            needs_company = rows < _COMPANY and len(self._waiters) > rows
+            needs_company = rows < _COMPANY and len(self._posted) > rows
             held_s = self._flushed + _GATHER_S - self._clock() if needs_company else 0.0
             if held_s > 0.0:
                 self._holding = self._loop.call_later(held_s, self._flush)
@@ -130,7 +158,7 @@ class Dispatcher:
                 self._loop.call_soon(self._flush)
         elif rows >= _COMPANY:
             self._hold_no_longer()
-        self._outboxes.setdefault(model, []).append(waiter)
+        self._outboxes.setdefault(posted.model, []).append(posted)
 
     def _hold_no_longer(self) -> None:
         """Sends what is held back at the end of this tick."""
@@ -143,11 +171,11 @@ class Dispatcher:
         self._holding = None
         self._flushed = self._clock()
         outboxes, self._outboxes = self._outboxes, {}
-        for model, posted in outboxes.items():
+        for model, requests in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            waiters = [waiter for waiter in posted if not waiter.done.done()]
-            if waiters:
-                self._engine.submit(_block(model, waiters))
+            wanted = [posted for posted in requests if not posted.is_over]
+            if wanted:
+                self._engine.submit(_block(model, wanted))
 
     def _on_reply(self, reply: Reply) -> None:
         # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
@@ -163,33 +191,51 @@ class Dispatcher:
 
     def _deliver(self, block: ResultBlock) -> None:
         """The only loop over the rows of a batch in the front end."""
-        ends = np.cumsum(block.lengths).tolist() if block.stepwise else range(1, len(block.ids) + 1)
-        start = 0
         compute_s = block.report.compute_s
-        for row_id, end, queue_s in zip(block.ids.tolist(), ends, block.report.queue_s.tolist(), strict=True):
-            waiter = self._waiters.pop(row_id, None)
-            if waiter is not None:
-                rows = {name: array[start:end] for name, array in block.arrays.items()}
-                waiter.results[row_id - waiter.first_id] = rows
-                waiter.remaining -= 1
-                call = waiter.call
+        over = []
+        for row_id, result, queue_s in zip(
+            block.ids.tolist(), _row_results(block), block.report.queue_s.tolist(), strict=True
+        ):
+            posted = self._posted.pop(row_id, None)
+            if posted is not None:
+                posted.results[row_id - posted.first_id] = result
+                posted.remaining -= 1
+                call = posted.call
                 if queue_s > call.queue_s:
                     call.queue_s = queue_s
                 if compute_s > call.compute_s:
                     call.compute_s = compute_s
-                if waiter.remaining == 0 and not waiter.done.done():
-                    waiter.done.set_result(None)
-            start = end
+                if not posted.remaining:
+                    posted.is_over = True
+                    over.append(posted)
+        for posted in over:
+            self._alarms.unset(posted)
+            posted.on_over()
 
     def _fail(self, block: FailureBlock) -> None:
         # Rows of sessions may be items of one call, which shows the error once for each: it can be one object.
         error = self._error(block)
         for row_id in block.ids:
-            waiter = self._waiters.pop(row_id, None)
-            if waiter is None:
+            posted = self._posted.pop(row_id, None)
+            if posted is None:
                 self.sessions.fail(row_id, error)
-            elif not waiter.done.done():
-                waiter.done.set_exception(self._error(block))
+            else:
+                posted.error = self._error(block)
+                self._end(posted)
+                posted.on_over()
+
+    def _expire(self, posted: Posted) -> None:
+        posted.error = DeadlineExceeded("the deadline passed before the answer was ready")
+        self._end(posted)
+        posted.on_over()
+
+    def _end(self, posted: Posted) -> None:
+        """Nobody waits any more for what is not answered."""
+        posted.is_over = True
+        self._alarms.unset(posted)
+        unanswered = [row_id for row_id in posted.ids if self._posted.pop(row_id, None)]
+        if unanswered:
+            self._engine.cancel(unanswered)
 
     def _error(self, block: FailureBlock) -> ConveyorError:
         kind = error_named(block.error)
@@ -199,20 +245,29 @@ class Dispatcher:
         return kind(block.message, retry_after_s=retry_after_s)
 
 
-def _block(model: ModelKey, waiters: Sequence[_Waiter]) -> RowBlock:
+def _row_results(block: ResultBlock) -> Iterable[RowResult]:
+    """The parts of the arrays that are each row's."""
+    ends = np.cumsum(block.lengths).tolist() if block.stepwise else range(1, len(block.ids) + 1)
+    start = 0
+    for end in ends:
+        yield {name: array[start:end] for name, array in block.arrays.items()}
+        start = end
+
+
+def _block(model: ModelKey, requests: Sequence[Posted]) -> RowBlock:
     """The rows of some requests."""
     ids: list[int] = []
     deadlines: list[float] = []
     priorities: list[int] = []
-    requests: list[int] = []
+    numbers: list[int] = []
     lengths: list[int] = []
-    for waiter in waiters:
-        count = len(waiter.rows.lengths)
-        ids += range(waiter.first_id, waiter.first_id + count)
-        deadlines += [waiter.call.deadline] * count
-        priorities += [waiter.call.priority] * count
-        requests += [waiter.first_id] * count
-        lengths += waiter.rows.lengths
-    parts = [waiter.rows.inputs for waiter in waiters]
+    for posted in requests:
+        count = len(posted.results)
+        ids += posted.ids
+        deadlines += [posted.call.deadline] * count
+        priorities += [posted.call.priority] * count
+        numbers += [posted.first_id] * count
+        lengths += posted.rows.lengths
+    parts = [posted.rows.inputs for posted in requests]
     inputs = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    return RowBlock(model, ids, deadlines, priorities, requests, lengths, inputs)
+    return RowBlock(model, ids, deadlines, priorities, numbers, lengths, inputs)

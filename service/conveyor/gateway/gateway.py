@@ -5,31 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from conveyor.domain import Answer, Forecast, ModelKey, Sentiment, Series, Tagging
+from conveyor.domain import Forecast, ModelKey, Sentiment, Series, Tagging
 from conveyor.errors import ConveyorError, InvalidArgument
-from conveyor.gateway.admission import Admission, Room
-from conveyor.gateway.answering import Answering, size_of
+from conveyor.gateway.admission import Admission
+from conveyor.gateway.answering import Answering
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import Catalogue, ModelDescription
 from conveyor.gateway.checks import check_items
 from conveyor.gateway.codecs import Codec, ForecastCodec, SentimentCodec, TagCodec
 from conveyor.gateway.limits import Limits
+from conveyor.gateway.question import Question
 from conveyor.gateway.reception import Reception
 from conveyor.gateway.session_rows import SessionRowsDispatcher
 from conveyor.gateway.sessions import Sessions
+from conveyor.gateway.translation import ForecastItems, Items, SentimentItems, TagItems
 from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics
 
 __all__ = ["Gateway"]
 
 CodecT = TypeVar("CodecT", bound=Codec)
+ResultT = TypeVar("ResultT")
 
 
 class Gateway:
     """What the server does for its callers, in the terms of `domain`, whatever the protocol. Event loop only.
 
-    Every method may raise any request error of `errors`; `field` is in JSON notation.
-    Cancelling a call takes its rows out of the engine's queue.
+    Every method may raise any request error of `errors`; `field` is in JSON notation. A `Question` is to be answered or
+    dropped.
 
     sessions: the use cases of streaming sessions.
     """
@@ -50,33 +53,31 @@ class Gateway:
         self._reception = Reception(lifecycle, admission, metrics, limits.request_timeout_s)
         self.sessions = Sessions(catalogue, dispatcher, self._reception, limits)
 
-    async def sentiment(
+    def sentiment(
         self, call: Call, inputs: Sequence[str], model: str | None, version: str | None
-    ) -> Answer[Sentiment]:
+    ) -> Question[Sentiment]:
         """Classifies texts."""
         key, codec = self._resolve(call, SentimentCodec, model, version)
-        size = size_of(inputs)
-        with self._accept(call, key, len(inputs), "inputs", size):
-            return Answer(key.name, key.version, await self._answering.sentiment(call, key, codec, inputs, size))
+        check_items(len(inputs), SentimentItems.field, self._limits)
+        return self._accept(call, key, SentimentItems(codec, inputs, self._limits))
 
-    async def tag(
+    def tag(
         self,
         call: Call,
         inputs: Sequence[str] | None,
         tokens: Sequence[Sequence[str]] | None,
         model: str | None,
         version: str | None,
-    ) -> Answer[Tagging]:
+    ) -> Question[Tagging]:
         """Tags texts, or tokens that the caller already has; exactly one of `inputs` and `tokens` is given."""
         key, codec = self._resolve(call, TagCodec, model, version)
         if (inputs is None) == (tokens is None):
             raise InvalidArgument("give either inputs or tokens", field="inputs")
         items: Sequence[str | Sequence[str]] = inputs if inputs is not None else tokens or ()
-        size = size_of(items)
-        with self._accept(call, key, len(items), "inputs", size):
-            return Answer(key.name, key.version, await self._answering.tag(call, key, codec, items, size))
+        check_items(len(items), TagItems.field, self._limits)
+        return self._accept(call, key, TagItems(codec, items, self._limits))
 
-    async def forecast(
+    def forecast(
         self,
         call: Call,
         series: Sequence[Series],
@@ -84,13 +85,11 @@ class Gateway:
         quantiles: Sequence[float] | None,
         model: str | None,
         version: str | None,
-    ) -> Answer[Forecast]:
+    ) -> Question[Forecast]:
         """Forecasts series; None takes the model's default horizon and its trained quantile levels."""
         key, codec = self._resolve(call, ForecastCodec, model, version)
-        size = size_of(series)
-        with self._accept(call, key, len(series), "series", size):
-            results = await self._answering.forecast(call, key, codec, series, size, horizon, quantiles)
-            return Answer(key.name, key.version, results)
+        check_items(len(series), ForecastItems.field, self._limits)
+        return self._accept(call, key, ForecastItems(codec, series, horizon, quantiles, self._limits))
 
     def models(self) -> Sequence[ModelDescription]:
         """Every model, by name."""
@@ -117,7 +116,7 @@ class Gateway:
         call.model, call.version = key.name, key.version
         return key, codec
 
-    def _accept(self, call: Call, key: ModelKey, items: int, field: str, size: int) -> Room:
-        """Refuses what can't be served, or not in time, before any work is done for it; holds room for the rest."""
-        check_items(items, field, self._limits)
-        return self._reception.accept(call, key, items, size)
+    def _accept(self, call: Call, key: ModelKey, items: Items[ResultT]) -> Question[ResultT]:
+        """Refuses what can't be served in time before any work is done for it; holds room for the rest."""
+        room = self._reception.accept(call, key, items.count, items.size)
+        return Question(self._answering, call, key, items, room)

@@ -8,17 +8,19 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
-from conveyor.domain import Forecast, ModelKey, Sentiment, Tagging
+from conveyor.domain import ModelKey
 from conveyor.errors import ConveyorError, PackageError, Problem, Unavailable
-from conveyor.gateway.answering import Answering, size_of
+from conveyor.gateway.answering import Answering
 from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import Catalogue, Entry, State
 from conveyor.gateway.codecs import Codec, SentimentCodec, TagCodec, build_codec
 from conveyor.gateway.items import series_item, text_item, text_or_tokens_item
+from conveyor.gateway.limits import Limits
+from conveyor.gateway.translation import ForecastItems, Items, SentimentItems, TagItems
 from conveyor.repository.files import MANIFEST
 from conveyor.repository.manifest import read_manifest
 from conveyor.repository.package import Package, read_package
@@ -39,11 +41,14 @@ _REPLAY_TIMEOUT_S = 60.0
 class Loader:
     """Puts packages into service, one at a time. Event loop only."""
 
-    def __init__(self, engine: EnginePort, answering: Answering, catalogue: Catalogue, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: EnginePort, answering: Answering, catalogue: Catalogue, metrics: Metrics, limits: Limits
+    ) -> None:
         self._engine = engine
         self._answering = answering
         self._catalogue = catalogue
         self._metrics = metrics
+        self._limits = limits
 
     async def load(self, key: ModelKey, directory: Path) -> None:
         """Loads one package; one that is refused stands in the catalogue with the reason, the others serve.
@@ -120,18 +125,15 @@ class Loader:
 
     async def _answer(self, package: Package, codec: Codec, sample: Sample) -> Mapping[str, object]:
         call = Call(package.spec.task, "replay", f"line {sample.line}", time.monotonic() + _REPLAY_TIMEOUT_S)
-        results: Sequence[Sentiment] | Sequence[Tagging] | Sequence[Forecast]
+        items: Items[Any]
         if isinstance(codec, SentimentCodec):
-            texts = [text_item(sample.input, "input")]
-            results = await self._answering.sentiment(call, package.key, codec, texts, size_of(texts))
+            items = SentimentItems(codec, [text_item(sample.input, "input")], self._limits)
         elif isinstance(codec, TagCodec):
-            items = [text_or_tokens_item(sample.input, "input")]
-            results = await self._answering.tag(call, package.key, codec, items, size_of(items))
+            items = TagItems(codec, [text_or_tokens_item(sample.input, "input")], self._limits)
         else:
             series = [series_item(sample.input, "input")]
-            results = await self._answering.forecast(
-                call, package.key, codec, series, size_of(series), sample.horizon, sample.quantiles
-            )
+            items = ForecastItems(codec, series, sample.horizon, sample.quantiles, self._limits)
+        results: Sequence[Any] = await self._answering.results(call, package.key, items)
         return {name: value for name, value in asdict(results[0]).items() if value is not None}
 
 

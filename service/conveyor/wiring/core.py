@@ -134,7 +134,7 @@ def assemble(
             count_batch(metrics, report)
 
     dispatcher = Dispatcher(engine, observe, room_in_s=admission.retry_after_s)
-    answering = Answering(dispatcher, admission, limits)
+    answering = Answering(dispatcher, admission)
     gateway = Gateway(catalogue, answering, dispatcher.sessions, admission, lifecycle, metrics, limits)
-    loader = Loader(engine, answering, catalogue, metrics)
+    loader = Loader(engine, answering, catalogue, metrics, limits)
     return Core(engine, catalogue, loader, gateway, admission, lifecycle, metrics, limits, scrape, has_engine)

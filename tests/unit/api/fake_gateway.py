@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from conveyor.domain import Answer, Forecast, Sentiment, Series, Span, Tagging, Token
 from conveyor.errors import ConveyorError, DeadlineExceeded, InvalidArgument, NotFound
@@ -13,21 +14,68 @@ from conveyor.gateway.call import Call
 from conveyor.gateway.catalogue import ModelDescription
 from conveyor.gateway.sessions import Sessions
 
+ResultT = TypeVar("ResultT")
+P = ParamSpec("P")
+
 SCORE = 0.1 + 0.2  # 0.30000000000000004: seen to arrive unrounded
+
+
+class FakeQuestion(Generic[ResultT]):
+    """What a gateway gives, answered by a coroutine."""
+
+    def __init__(self, answering: Coroutine[object, object, Answer[ResultT]], *, is_small: bool) -> None:
+        self._answering = answering
+        self._is_small = is_small
+
+    def __await__(self) -> Generator[object, None, Answer[ResultT]]:
+        return self._answering.__await__()
+
+    def begin(self, on_over: Callable[[], None]) -> bool:
+        """Answers in a task, what is small."""
+        if not self._is_small:
+            return False
+        self._task = asyncio.ensure_future(self._answering)
+        self._task.add_done_callback(lambda task: None if task.cancelled() else on_over())
+        return True
+
+    def answer(self) -> Answer[ResultT]:
+        """What the task gave."""
+        return self._task.result()
+
+    def drop(self, reason: ConveyorError) -> None:
+        """Cancels the task, if there is one."""
+        if self._is_small:
+            self._task.cancel()
+
+
+def question(
+    answer: Callable[Concatenate[FakeGateway, P], Coroutine[object, object, Answer[ResultT]]],
+) -> Callable[Concatenate[FakeGateway, P], FakeQuestion[ResultT]]:
+    """A method of the gateway whose answer is worked out by a coroutine."""
+
+    def ask(gateway: FakeGateway, *args: P.args, **kwargs: P.kwargs) -> FakeQuestion[ResultT]:
+        return FakeQuestion(answer(gateway, *args, **kwargs), is_small=gateway.is_small)
+
+    return ask
 
 
 @dataclass
 class FakeGateway:
-    """Echoes. `error` is raised instead, if set; the text `wait` waits until it is cancelled or its deadline."""
+    """Echoes. `error` is raised instead, if set; the text `wait` waits until it is cancelled or its deadline.
+
+    is_small: whether requests need no task.
+    """
 
     sessions: Sessions | None = None
     error: Exception | None = None
+    is_small: bool = True
     calls: list[Call] = field(default_factory=list)
     asked: list[dict[str, object]] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @question
     async def sentiment(
         self, call: Call, inputs: Sequence[str], model: str | None, version: str | None
     ) -> Answer[Sentiment]:
@@ -37,6 +85,7 @@ class FakeGateway:
             await self._wait(call)
         return Answer(call.model, call.version, [Sentiment(text, SCORE, {text: SCORE}) for text in inputs])
 
+    @question
     async def tag(
         self,
         call: Call,
@@ -58,6 +107,7 @@ class FakeGateway:
         ]
         return Answer(call.model, call.version, results)
 
+    @question
     async def forecast(
         self,
         call: Call,

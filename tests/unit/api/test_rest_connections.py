@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
+from fake_gateway import FakeGateway, question
 
 from conveyor.api.rest.protocol import Connection
 from conveyor.errors import Unavailable
@@ -23,6 +24,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("server")]
 def limits() -> Limits:
     """As served."""
     return Limits()
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def _size(request: pytest.FixtureRequest, gateway: FakeGateway) -> None:
+    """Whether requests are answered without a task: no client can tell."""
+    gateway.is_small = request.param == "small"
 
 
 class _Client:
@@ -234,12 +241,13 @@ async def test_a_short_request_ends_at_its_deadline_also_where_it_waits_for_a_th
     client, gateway, monkeypatch
 ) -> None:
     """Threads may be busy with large requests of others."""
+    gateway.is_small = False
     free = threading.Event()
 
     async def in_thread(*_: object) -> None:
         await asyncio.to_thread(free.wait, 60)
 
-    monkeypatch.setattr(type(gateway), "sentiment", in_thread)
+    monkeypatch.setattr(type(gateway), "sentiment", question(in_thread))
     await client.send(_post("a", "X-Request-Timeout: 0.2"))
     status, _, body = await client.answer()
     free.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -19,12 +20,11 @@ from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
 from conveyor.api.rest.session_socket import SessionSockets
 from conveyor.api.rest.sessions import SessionRoutes
-from conveyor.api.rest.short import ShortExchange
+from conveyor.api.rest.short import Together
 from conveyor.api.rest.tasks import Endpoint, create_tasks
 from conveyor.errors import ConveyorError
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.limits import Limits
-from conveyor.lifecycle.alarms import Alarms
 from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics, Scrape
 
@@ -39,7 +39,7 @@ class App:
     with a task's method.
 
     short_paths: the tasks by path, as it stands in a request.
-    deadlines: of the requests that go the short path.
+    together: the steps of the requests that go the short path.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class App:
         lifecycle: Lifecycle,
     ) -> None:
         self.short_paths = {path.encode(): endpoint for path, endpoint in endpoints.items()}
-        self.deadlines: Alarms[ShortExchange] = Alarms(ShortExchange.expire)
+        self.together = Together(asyncio.get_running_loop())
         self.lifecycle = lifecycle
         self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}
         self._sessions, self._enveloped_sessions = sessions, Envelope(sessions, lifecycle)

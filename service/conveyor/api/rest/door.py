@@ -55,38 +55,41 @@ class Door:
         room = Room(_BODIES_RECEIVED * limits.body_bytes)
         return cls(metrics, limits, room, Offload(_BODIES_PARSED * limits.body_bytes))
 
-    async def reply(self, task: Task, incoming: Incoming, work: Callable[[Call], Awaitable[bytes]]) -> bytes | Response:
-        """The answer to one request: what `work` gives, or the error that it raises."""
-        call = Call(task, "http", incoming.request_id, NO_DEADLINE)
+    def call(self, task: Task, incoming: Incoming) -> Call:
+        """A request as the gateway takes it, whose headers are not looked at yet."""
+        return Call(task, "http", incoming.request_id, NO_DEADLINE)
+
+    def set_terms(self, call: Call, incoming: Incoming) -> None:
+        """Takes over how urgent a request is, and when its time is up.
+
+        Raises:
+            InvalidArgument: What its headers say of that is not what is accepted.
+        """
+        call.priority = priority_of(incoming.header(_PRIORITY_KEY))
+        call.deadline = incoming.deadline(self.limits.request_timeout_s)
+
+    async def reply(self, call: Call, incoming: Incoming, work: Callable[[Call], Awaitable[bytes]]) -> bytes | Response:
+        """The answer to one request: what `work` gives, or the error that it raises.
+
+        To be run in a task; `work` is cancelled when the deadline passes or the client leaves.
+        """
         code = Code.INTERNAL
         answer = b""
         refusal: ConveyorError | None = None
         try:
-            call.priority = priority_of(incoming.header(_PRIORITY_KEY))
-            call.deadline = incoming.deadline(self.limits.request_timeout_s)
-            answer = await work(call)
+            self.set_terms(call, incoming)
+            with Lifetime(call.deadline) as lifetime:
+                incoming.end_with_client(lifetime)
+                answer = await work(call)
             code = Code.OK
         except asyncio.CancelledError:
             # If nobody says why, it is the server, at the end of its grace.
-            refusal = incoming.ended or stopped()
+            refusal = stopped()
         except Exception as fault:
             refusal = shown_error(fault, call.request_id)
         finally:
             record_outcome(self.metrics, call, code if refusal is None else refusal.code, incoming.started_s)
         return answer if refusal is None else error_response(refusal)
-
-    async def reply_in_time(
-        self, task: Task, incoming: Incoming, work: Callable[[Call], Awaitable[bytes]]
-    ) -> bytes | Response:
-        """As `reply`, in a task that is cancelled when the deadline passes or the client leaves: for work that waits
-        for its client too, and not only for the engine."""
-
-        async def in_time(call: Call) -> bytes:
-            with Lifetime(call.deadline) as lifetime:
-                incoming.end_with_client(lifetime)
-                return await work(call)
-
-        return await self.reply(task, incoming, in_time)
 
     async def read(
         self,

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope
 from conveyor.api.deadline import LONGEST_TIMEOUT_S, Lifetime
 from conveyor.api.offload import Room
 from conveyor.api.rest.presence import PRESENCE, Presence
-from conveyor.errors import Cancelled, ConveyorError, InvalidArgument, PayloadTooLarge
+from conveyor.errors import Cancelled, InvalidArgument, PayloadTooLarge
 
 __all__ = ["Body", "Incoming", "client_left"]
 
@@ -23,11 +23,9 @@ class Incoming:
 
     started_s: monotonic seconds of its arrival.
     presence: None where the server does not tell that a client leaves.
-    due: monotonic seconds at which its time is up, once `deadline` was asked.
-    ended: why the request is cancelled, if whoever does so says it.
     """
 
-    __slots__ = ("_headers", "due", "ended", "presence", "request_id", "started_s")
+    __slots__ = ("_headers", "presence", "request_id", "started_s")
 
     def __init__(
         self, request_id: str, started_s: float, headers: Mapping[bytes, bytes], presence: Presence | None
@@ -35,8 +33,6 @@ class Incoming:
         self.request_id = request_id
         self.started_s = started_s
         self.presence = presence
-        self.due = math.inf
-        self.ended: ConveyorError | None = None
         self._headers = headers
 
     @classmethod
@@ -65,16 +61,14 @@ class Incoming:
         """
         given = self.header(_TIMEOUT_KEY)
         if given is None:
-            self.due = self.started_s + default_timeout_s
-            return self.due
+            return self.started_s + default_timeout_s
         try:
             timeout_s = float(given)
         except ValueError:
             timeout_s = math.nan
         if not 0 < timeout_s < math.inf:
             raise InvalidArgument(f"{_TIMEOUT_HEADER} must be a number of seconds above 0", field=_TIMEOUT_HEADER)
-        self.due = self.started_s + min(timeout_s, LONGEST_TIMEOUT_S)
-        return self.due
+        return self.started_s + min(timeout_s, LONGEST_TIMEOUT_S)
 
     def end_with_client(self, lifetime: Lifetime) -> None:
         """Ends the lifetime, which this task is in, with `Cancelled` as soon as the client closes the connection.

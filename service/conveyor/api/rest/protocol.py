@@ -66,7 +66,7 @@ class Connection(HttpToolsProtocol):
         if isinstance(self.app, App):
             self._lifecycle = self.app.lifecycle
             self._short_paths = self.app.short_paths
-            self._deadlines = self.app.deadlines
+            self.together = self.app.together
         self._common: tuple[object, bytes] = (None, b"")
         self._upgraded = False
         # A request that asks for a protocol we do not speak, until it is read again without its asking.
@@ -227,14 +227,13 @@ class Connection(HttpToolsProtocol):
             self._presence,
         )
         exchange = ShortExchange(
-            self, endpoint, incoming, self._lifecycle, self._deadlines, keep_alive=self.parser.should_keep_alive()
+            self, endpoint, incoming, body, self._lifecycle, keep_alive=self.parser.should_keep_alive()
         )
         self.cycle = exchange  # type: ignore[assignment]
         self._exchange = exchange
-        # When all that came in this turn of the loop is read: not inside the parser, which is not to be called from one
-        # of its own calls, and requests that are read one after another, then begun one after another, then answered
-        # one after another find the code of each in the processor's caches (docs/architecture.md has figures).
-        self.loop.call_soon(exchange.begin, body)
+        # When all that came in this turn of the loop is read, and not inside the parser, which is not to be called from
+        # one of its own calls.
+        self.together.soon(exchange.begin)
 
     def on_response_complete(self) -> None:
         """Goes on with the requests that came meanwhile, or waits for one."""

@@ -107,9 +107,8 @@ class _Endpoint:
         request = _Request(Incoming.of_scope(scope), receive, scope["path_params"].get("session", ""))
         # A router lets HEAD through where there is GET.
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        answer = await self.door.reply_in_time(
-            "forecast", request.incoming, lambda call: self.answers[method](request, call)
-        )
+        call = self.door.call("forecast", request.incoming)
+        answer = await self.door.reply(call, request.incoming, lambda call: self.answers[method](request, call))
         await send_answer(answer, scope, receive, send, self.media_type if method == "GET" else JSON)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,11 +14,12 @@ from conveyor.api.offload import num_values
 from conveyor.api.rest.answers import FORECAST_RESULT, SENTIMENT_RESULT, TAG_RESULT, write_answer
 from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
 from conveyor.api.rest.door import Door, send_answer
-from conveyor.api.rest.incoming import Incoming
+from conveyor.api.rest.incoming import Incoming, client_left
 from conveyor.api.rest.parsing import parse_body
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.gateway.call import Call
 from conveyor.gateway.gateway import Gateway
+from conveyor.gateway.question import Question
 from conveyor.spec import Task
 
 __all__ = ["Endpoint", "create_tasks"]
@@ -27,20 +28,20 @@ BodyT = TypeVar("BodyT", bound=TaskBody)
 ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
 
 # A request that was read: what is left is to ask the gateway, on the event loop.
-Question = Callable[[Call], Coroutine[Any, Any, Answer[ResultT]]]
+Ask = Callable[[Call], Question[ResultT]]
 
 
 def create_tasks(gateway: Gateway, door: Door) -> Mapping[str, Endpoint[Any, Any]]:
     """Returns what answers `POST /v1/sentiment`, `/v1/tag` and `/v1/forecast`, by path."""
 
-    def sentiment(body: SentimentBody) -> Question[Sentiment]:
+    def sentiment(body: SentimentBody) -> Ask[Sentiment]:
         return lambda call: gateway.sentiment(call, body.inputs, body.model, body.version)
 
-    def tag(body: TagBody) -> Question[Tagging]:
+    def tag(body: TagBody) -> Ask[Tagging]:
         texts, tokens = body.texts_or_tokens()
         return lambda call: gateway.tag(call, texts, tokens, body.model, body.version)
 
-    def forecast(body: ForecastBody) -> Question[Forecast]:
+    def forecast(body: ForecastBody) -> Ask[Forecast]:
         series = [item.to_series(f"series[{index}]", door.limits) for index, item in enumerate(body.series)]
         return lambda call: gateway.forecast(call, series, body.horizon, body.quantiles, body.model, body.version)
 
@@ -56,13 +57,13 @@ def create_tasks(gateway: Gateway, door: Door) -> Mapping[str, Endpoint[Any, Any
 class Endpoint(Generic[BodyT, ResultT]):
     """One task: how its body is read, and what answers it. As an ASGI application it is for an `Envelope`.
 
-    question: makes of a body what the gateway takes; the work of it belongs to reading.
+    asking: makes of a body what asks the gateway; the work of it belongs to reading.
     """
 
     task: Task
     body_type: type[BodyT]
     result_type: TypeAdapter[ResultT]
-    question: Callable[[BodyT], Question[ResultT]]
+    asking: Callable[[BodyT], Ask[ResultT]]
     door: Door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,20 +71,32 @@ class Endpoint(Generic[BodyT, ResultT]):
         incoming = Incoming.of_scope(scope)
 
         async def work(call: Call) -> bytes:
-            return await self._answer(await self.door.read(incoming, receive, self._read), call)
+            ask = await self.door.read(incoming, receive, self.read)
+            return await self._answer(ask(call))
 
-        await send_answer(await self.door.reply_in_time(self.task, incoming, work), scope, receive, send)
+        reply = await self.door.reply(self.door.call(self.task, incoming), incoming, work)
+        await send_answer(reply, scope, receive, send)
 
-    def reply(self, incoming: Incoming, body: bytes) -> Coroutine[Any, Any, bytes | Response]:
-        """The answer to one request whose small body is there: the JSON of its results, or an error.
+    def read(self, body: bytes) -> Ask[ResultT]:
+        """A body, checked.
 
-        Needs no task. The wait for the engine ends at the deadline; for threads whoever runs this sees to it.
+        Raises:
+            InvalidArgument: It is not what the task takes.
         """
-        return self.door.reply(self.task, incoming, lambda call: self._answer(self._read(body), call))
+        return self.asking(parse_body(self.body_type, body, self.door.limits))
 
-    def _read(self, body: bytes) -> Question[ResultT]:
-        return self.question(parse_body(self.body_type, body, self.door.limits))
+    def write(self, answer: Answer[ResultT]) -> bytes:
+        """The JSON of an answer."""
+        return write_answer(self.result_type, answer)
 
-    async def _answer(self, ask: Question[ResultT], call: Call) -> bytes:
-        answer = await ask(call)
-        return await self.door.offload.write(num_values(answer), lambda: write_answer(self.result_type, answer))
+    async def finish(self, call: Call, incoming: Incoming, question: Question[ResultT]) -> bytes | Response:
+        """The reply to a request whose question is asked already, and large. To be run in a task."""
+        try:
+            return await self.door.reply(call, incoming, lambda _: self._answer(question))
+        finally:
+            # A client that has left already is told so before the question is awaited.
+            question.drop(client_left())
+
+    async def _answer(self, question: Question[ResultT]) -> bytes:
+        answer = await question
+        return await self.door.offload.write(num_values(answer), lambda: self.write(answer))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -54,7 +54,7 @@ RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT", Answer[Sentiment], Answer[Tagging], Answer[Forecast], Advances)
 
 # A request that was read: what is left is to ask the gateway, on the event loop.
-Question = Callable[[Call], Coroutine[Any, Any, AnswerT]]
+Ask = Callable[[Call], Awaitable[AnswerT]]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -99,12 +99,12 @@ class _Tasks:
     gateway: Gateway
     limits: Limits
 
-    def sentiment(self, request: pb.SentimentRequest) -> Question[Answer[Sentiment]]:
+    def sentiment(self, request: pb.SentimentRequest) -> Ask[Answer[Sentiment]]:
         self._check_count(len(request.inputs), "inputs")
         inputs, (model, version) = list(request.inputs), _model(request)
         return lambda call: self.gateway.sentiment(call, inputs, model, version)
 
-    def tag(self, request: pb.TagRequest) -> Question[Answer[Tagging]]:
+    def tag(self, request: pb.TagRequest) -> Ask[Answer[Tagging]]:
         self._check_count(len(request.inputs), "inputs")
         self._check_count(len(request.tokens), "tokens")
         tokens = [list(item.tokens) for item in request.tokens] or None
@@ -122,7 +122,7 @@ class _Tasks:
 
         return ask
 
-    def forecast(self, request: pb.ForecastRequest) -> Question[Answer[Forecast]]:
+    def forecast(self, request: pb.ForecastRequest) -> Ask[Answer[Forecast]]:
         self._check_count(len(request.series), "series")
         series = [
             series_from_message(item, f"series[{index}]", self.limits) for index, item in enumerate(request.series)
@@ -131,7 +131,7 @@ class _Tasks:
         model, version = _model(request)
         return lambda call: self.gateway.forecast(call, series, horizon, quantiles, model, version)
 
-    def append_many(self, request: pb.AppendSessionsRequest) -> Question[Advances]:
+    def append_many(self, request: pb.AppendSessionsRequest) -> Ask[Advances]:
         if len(request.items) > self.limits.items:
             check_items(len(request.items), "items", self.limits)
         appends = appends_from(list(request.items))
@@ -165,7 +165,7 @@ class _TaskCall(Generic[RequestT, AnswerT]):
 
     task: Task
     request_type: type[RequestT]
-    question: Callable[[RequestT], Question[AnswerT]]
+    read: Callable[[RequestT], Ask[AnswerT]]
     response: Callable[[AnswerT], Message]
     door: _Door
 
@@ -198,7 +198,7 @@ class _TaskCall(Generic[RequestT, AnswerT]):
         limit_bytes = self.door.limits.body_bytes
         if len(raw) > limit_bytes:
             raise PayloadTooLarge(f"the message is too large; at most {limit_bytes} bytes are accepted")
-        ask = await self.door.offload.read(len(raw), lambda: self.question(parse_message(self.request_type, raw)))
+        ask = await self.door.offload.read(len(raw), lambda: self.read(parse_message(self.request_type, raw)))
         answer = await ask(call)
         size = num_values(answer) if isinstance(answer, Answer) else sum(map(forecast_size, answer.results.values()))
         return await self.door.offload.write(size, lambda: self.response(answer).SerializeToString())
