@@ -32,6 +32,24 @@ _REQUESTS = "conveyor.requests"
 _requests: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(_REQUESTS)
 
 
+class _RequestLine(msgspec.Struct, omit_defaults=True, gc=False):
+    """The line of a request as structlog's processors write it too, ten times as slowly."""
+
+    request_id: str
+    task: str
+    model: str
+    version: str
+    protocol: str
+    code: str
+    duration_s: float
+    event: str
+    level: str
+    logger: str
+    timestamp: str
+    queue_s: float | None = None
+    compute_s: float | None = None
+
+
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes lines that are finished, and records of the standard library. Any thread.
 
@@ -41,22 +59,24 @@ class _StandardError(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self.writes_json = False
-        self._waiting: list[str] = []
+        self._requests: list[_RequestLine] = []
+        self._encoder = msgspec.json.Encoder()
         # The one that `emit` is called under: of two locks, one thread could hold each and wait for the other.
         assert self.lock is not None
         self._writing = self.lock
 
     def write_line(self, line: str) -> None:
         """Writes one line."""
-        with self._writing:
-            self._waiting.append(line)
-            self.flush()
+        with self._writing, contextlib.suppress(OSError):
+            self._write_requests()
+            self.stream.write(line + self.terminator)
+            super().flush()
 
-    def write_soon(self, line: str) -> None:
+    def write_soon(self, line: _RequestLine) -> None:
         """Writes one line with the others of this tick of the event loop, at its end; at once where none runs."""
         with self._writing:
-            self._waiting.append(line)
-            if len(self._waiting) > 1:
+            self._requests.append(line)
+            if len(self._requests) > 1:
                 return
             try:
                 asyncio.get_running_loop().call_soon(self.flush)
@@ -66,10 +86,13 @@ class _StandardError(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         """Writes what waits; called too when the process ends."""
         with self._writing, contextlib.suppress(OSError):
-            if self._waiting:
-                lines, self._waiting = self._waiting, []
-                self.stream.write(self.terminator.join([*lines, ""]))
+            self._write_requests()
             super().flush()
+
+    def _write_requests(self) -> None:
+        if self._requests:
+            lines, self._requests = self._requests, []
+            self.stream.write(self._encoder.encode_lines(lines).decode())
 
 
 class _LineLogger:
@@ -103,27 +126,6 @@ def _drop_below_level(_: object, __: str, event_dict: structlog.typing.EventDict
 _standard_error = _StandardError(sys.stderr)
 # Changed in place: loggers that were used keep the list.
 _processors: list[structlog.typing.Processor] = []
-
-
-class _RequestLine(msgspec.Struct, omit_defaults=True):
-    """The line of a request as structlog's processors write it too, ten times as slowly."""
-
-    request_id: str
-    task: str
-    model: str
-    version: str
-    protocol: str
-    code: str
-    duration_s: float
-    event: str
-    level: str
-    logger: str
-    timestamp: str
-    queue_s: float | None = None
-    compute_s: float | None = None
-
-
-_line_encoder = msgspec.json.Encoder()
 
 
 def configure(level: Level) -> None:
@@ -189,7 +191,7 @@ def log_request(
             None if queue_s is None else round(queue_s, 6),
             None if compute_s is None else round(compute_s, 6),
         )
-        _standard_error.write_soon(_line_encoder.encode(line).decode())
+        _standard_error.write_soon(line)
         return
     durations = {"duration_s": duration_s, "queue_s": queue_s, "compute_s": compute_s}
     _requests.log(

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from conveyor.api.rest.door import Door
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import request_error, routing_error
+from conveyor.api.rest.heads import KnownHeads
 from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
 from conveyor.api.rest.session_socket import SessionSockets
@@ -39,7 +40,8 @@ class App:
     with a task's method.
 
     short_paths: the tasks by path, as it stands in a request.
-    together: the steps of the requests that go the short path.
+    heads: of the requests that go the short path.
+    together: their steps.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class App:
         lifecycle: Lifecycle,
     ) -> None:
         self.short_paths = {path.encode(): endpoint for path, endpoint in endpoints.items()}
+        self.heads = KnownHeads()
         self.together = Together(asyncio.get_running_loop())
         self.lifecycle = lifecycle
         self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}

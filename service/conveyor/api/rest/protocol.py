@@ -18,6 +18,7 @@ from conveyor.api.request_id import accept_request_id
 from conveyor.api.rest.app import App
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import error_response
+from conveyor.api.rest.heads import Head
 from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import PRESENCE, Presence
 from conveyor.api.rest.short import ShortExchange, is_short
@@ -55,10 +56,14 @@ class Connection(HttpToolsProtocol):
         self._cutting_off: asyncio.TimerHandle | None = None
         self._short_paths: Mapping[bytes, Endpoint[Any, Any]] = {}
         # A request that goes the short path if the rest of its body is among the bytes that are being parsed.
-        self._short: tuple[Endpoint[Any, Any], Mapping[bytes, bytes]] | None = None
+        self._short: Head | None = None
         self._short_body = b""
         # The newest that went there.
         self._exchange: ShortExchange | None = None
+        # Whether the parser waits for the first byte of a request, and the head that it has read last, if that could be
+        # read again without it.
+        self._is_between = True
+        self._repeatable: Head | None = None
         # When the connection is closed unless something comes, and when the timer for that goes off: it is not set anew
         # for each request.
         self._close_at = math.inf
@@ -67,6 +72,7 @@ class Connection(HttpToolsProtocol):
             self._lifecycle = self.app.lifecycle
             self._short_paths = self.app.short_paths
             self.together = self.app.together
+            self._heads = self.app.heads
         self._common: tuple[object, bytes] = (None, b"")
         self._upgraded = False
         # A request that asks for a protocol we do not speak, until it is read again without its asking.
@@ -91,6 +97,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request comes. What ASGI wants to know of it is put together when its way is known."""
+        self._is_between = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -108,7 +115,7 @@ class Connection(HttpToolsProtocol):
             and (self.cycle is None or self.cycle.response_complete)
             and is_short(headers := dict(reversed(self.headers)))
         ):
-            self._short = endpoint, headers
+            self._short = Head(endpoint, headers, int(headers[b"content-length"]))
         else:
             self._begin_asgi()
 
@@ -132,10 +139,15 @@ class Connection(HttpToolsProtocol):
 
         uvicorn stops reading above 64 KiB, until the application asks for more.
         """
+        self._is_between = True
         if self._declining:
             return
         if self._short is not None:
-            self._answer_short(*self._short)
+            head, self._short = self._short, None
+            body, self._short_body = self._short_body, b""
+            keep_alive = self.parser.should_keep_alive()
+            self._repeatable = head if keep_alive else None
+            self._answer_short(head, body, keep_alive=keep_alive)
             return
         super().on_message_complete()
         if not self.pipeline:
@@ -144,7 +156,12 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Reads on, and does not wait for ever for the rest of a head."""
         self._close_at = math.inf
-        self._parse(data)
+        was_between = self._is_between
+        if not (was_between and self._answer_known(data)):
+            self._repeatable = None
+            self._parse(data)
+            if was_between and self._repeatable is not None:
+                self._heads.keep(data, self._repeatable)
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
             body, self._short, self._short_body = self._short_body, None, b""
@@ -217,23 +234,28 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, fields, rest))
 
-    def _answer_short(self, endpoint: Endpoint[Any, Any], headers: Mapping[bytes, bytes]) -> None:
-        body, self._short, self._short_body = self._short_body, None, b""
-        given = headers.get(b"x-request-id")
+    def _answer_known(self, data: bytes) -> bool:
+        """Begins the answer to a request that is whole and whose head was parsed before; returns whether it is one."""
+        head = self._heads.get(data)
+        if head is None or not (self.cycle is None or self.cycle.response_complete):
+            return False
+        self._answer_short(head, data[-head.body_bytes :] if head.body_bytes else b"", keep_alive=True)
+        return True
+
+    def _answer_short(self, head: Head, body: bytes, *, keep_alive: bool) -> None:
+        given = head.headers.get(b"x-request-id")
         incoming = Incoming(
             accept_request_id(None if given is None else given.decode("latin-1")),
             time.monotonic(),
-            headers,
+            head.headers,
             self._presence,
         )
-        exchange = ShortExchange(
-            self, endpoint, incoming, body, self._lifecycle, keep_alive=self.parser.should_keep_alive()
-        )
+        exchange = ShortExchange(self, head.endpoint, incoming, body, self._lifecycle, keep_alive=keep_alive)
         self.cycle = exchange  # type: ignore[assignment]
         self._exchange = exchange
         # When all that came in this turn of the loop is read, and not inside the parser, which is not to be called from
         # one of its own calls.
-        self.together.soon(exchange.begin)
+        self.together.put(exchange, ShortExchange.read)
 
     def on_response_complete(self) -> None:
         """Goes on with the requests that came meanwhile, or waits for one."""

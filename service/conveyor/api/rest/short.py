@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,12 +13,15 @@ from conveyor.api.outcome import record_outcome, shown_error
 from conveyor.api.rest.errors import error_response
 from conveyor.api.rest.incoming import Incoming, client_left
 from conveyor.api.rest.tasks import Endpoint
+from conveyor.domain import Answer
 from conveyor.errors import Code, ConveyorError
 from conveyor.gateway.question import Question
 from conveyor.lifecycle.phase import Lifecycle, Phase
 
 if TYPE_CHECKING:
     from conveyor.api.rest.protocol import Connection
+
+    Step = Callable[["ShortExchange"], None]
 
 __all__ = ["ShortExchange", "Together", "is_short"]
 
@@ -37,33 +39,38 @@ def is_short(headers: Mapping[bytes, bytes]) -> bool:
 
 
 class Together:
-    """Does the same step of many exchanges one after another, at the end of a turn of the event loop.
+    """Takes exchanges through their steps: many through one step, then all of them through the next, at the end of each
+    turn of the event loop.
 
-    The code of a step, and what it looks up, stays in the processor's caches: requests that are read one after another,
-    then begun one after another, then answered one after another take a tenth less (docs/architecture.md).
+    What a step runs and looks up then stays in the processor's caches from one request to the next. One request after
+    another, each from its first step to its last, took a third more (docs/architecture.md).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._steps: deque[Callable[[], None]] = deque()
+        self._waiting: dict[Step, list[ShortExchange]] = {step: [] for step in STEPS}
+        self._is_due = False
 
-    def soon(self, step: Callable[[], None]) -> None:
-        """Has a step done after those before it."""
-        if not self._steps:
+    def put(self, exchange: ShortExchange, step: Step) -> None:
+        """Has an exchange take a step in this turn, or in the next one if the step's time in this one is over."""
+        self._waiting[step].append(exchange)
+        if not self._is_due:
+            self._is_due = True
             self._loop.call_soon(self._go)
-        self._steps.append(step)
 
     def _go(self) -> None:
-        steps = self._steps
-        # What is added by a step is another turn's.
-        for _ in range(len(steps)):
-            try:
-                steps[0]()
-            except Exception as fault:
-                # One that fails is not to take those behind it along.
-                self._loop.call_exception_handler({"message": "a request failed between its steps", "exception": fault})
-            steps.popleft()
-        if steps:
+        for step, exchanges in self._waiting.items():
+            if exchanges:
+                self._waiting[step] = []
+                for exchange in exchanges:
+                    try:
+                        step(exchange)
+                    except Exception as fault:
+                        # Not to be felt by those behind it.
+                        context = {"message": "a request failed between its steps", "exception": fault}
+                        self._loop.call_exception_handler(context)
+        self._is_due = any(self._waiting.values())
+        if self._is_due:
             self._loop.call_soon(self._go)
 
 
@@ -81,14 +88,17 @@ class ShortExchange:
     """One request of a connection and its answer; what uvicorn knows of it is what it knows of its own cycle."""
 
     __slots__ = (
+        "_ask",
         "_body",
         "_call",
+        "_code",
         "_connection",
         "_endpoint",
         "_incoming",
         "_lifecycle",
         "_question",
         "_reply",
+        "_result",
         "disconnected",
         "keep_alive",
         "message_event",
@@ -113,28 +123,50 @@ class ShortExchange:
         self._call = endpoint.door.call(endpoint.task, incoming)
         # While the engine has it.
         self._question: Question[Any] | None = None
+        self._result: Answer[Any] | None = None
         self._reply: bytes | Response = b""
+        self._code = Code.INTERNAL
         self.keep_alive = keep_alive
         self.message_event = _NOBODY_WAITS
         self.response_complete = False
         self.disconnected = False
 
-    def begin(self) -> None:
-        """Begins to answer; returns once the request is on its way to the engine, or its answer on the way back."""
-        endpoint, call, incoming = self._endpoint, self._call, self._incoming
+    def read(self) -> None:
+        """Reads the headers that count, and the body."""
+        endpoint = self._endpoint
         body, self._body = self._body, b""
         try:
-            endpoint.door.set_terms(call, incoming)
-            question = endpoint.read(body)(call)
-            is_small = question.begin(self._answer)
+            endpoint.door.set_terms(self._call, self._incoming)
+            self._ask = endpoint.read(body)
         except Exception as fault:
-            self._refuse(shown_error(fault, call.request_id))
+            self._fail(fault)
+        else:
+            self._connection.together.put(self, ShortExchange.ask)
+
+    def ask(self) -> None:
+        """Has the gateway let the request in."""
+        try:
+            self._question = self._ask(self._call)
+        except Exception as fault:
+            self._fail(fault)
+        else:
+            self._connection.together.put(self, ShortExchange.begin)
+
+    def begin(self) -> None:
+        """Sends the request to the engine."""
+        question = self._question
+        assert question is not None
+        try:
+            is_small = question.begin(self._over)
+        except Exception as fault:
+            self._question = None
+            self._fail(fault)
             return
         if not is_small:
+            self._question = None
             self._connection.later(self._answer_in_task(question))
             return
-        self._question = question
-        presence = incoming.presence
+        presence = self._incoming.presence
         if presence is not None:
             # Need not be taken back: what has ended can't be ended, and the next request sets its own.
             presence.on_leave = self._leave
@@ -152,28 +184,48 @@ class ShortExchange:
         self.disconnected = True
         self.end(client_left())
 
-    def _answer(self) -> None:
-        """The engine has answered."""
+    def _over(self) -> None:
+        self._connection.together.put(self, ShortExchange.answer)
+
+    def answer(self) -> None:
+        """Takes the answer of the engine."""
         question, self._question = self._question, None
-        assert question is not None
+        if question is None:
+            # Ended in the turn in which the answer came.
+            return
         try:
-            reply = self._endpoint.write(question.answer())
+            self._result = question.answer()
         except Exception as fault:
-            self._refuse(shown_error(fault, self._call.request_id))
+            self._fail(fault)
         else:
-            self._finish(reply, Code.OK)
+            self._connection.together.put(self, ShortExchange.write)
+
+    def write(self) -> None:
+        """Writes the answer as JSON."""
+        result, self._result = self._result, None
+        assert result is not None
+        try:
+            self._reply, self._code = self._endpoint.write(result), Code.OK
+        except Exception as fault:
+            self._fail(fault)
+        else:
+            self._connection.together.put(self, ShortExchange.record)
+
+    def _fail(self, fault: Exception) -> None:
+        self._refuse(shown_error(fault, self._call.request_id))
 
     def _refuse(self, error: ConveyorError) -> None:
-        self._finish(error_response(error), error.code)
+        self._reply, self._code = error_response(error), error.code
+        self._connection.together.put(self, ShortExchange.record)
 
-    def _finish(self, reply: bytes | Response, code: Code) -> None:
-        record_outcome(self._endpoint.door.metrics, self._call, code, self._incoming.started_s)
-        self._reply = reply
+    def record(self) -> None:
+        """Counts and logs the request."""
+        record_outcome(self._endpoint.door.metrics, self._call, self._code, self._incoming.started_s)
         connection = self._connection
         if connection.flow.write_paused and not self.disconnected:
             connection.later(self._send_in_turn())
         else:
-            connection.together.soon(self._send)
+            connection.together.put(self, ShortExchange.send)
 
     async def _answer_in_task(self, question: Question[Any]) -> None:
         """Answers what is large."""
@@ -184,9 +236,9 @@ class ShortExchange:
         """Sends once the client has read what it was sent before."""
         if not self.disconnected:
             await self._connection.flow.drain()
-        self._send()
+        self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
         """Sends the answer. The connection keeps the exchange until the next one, but not its body."""
         connection = self._connection
         reply, self._reply = self._reply, b""
@@ -223,6 +275,18 @@ class ShortExchange:
             b"" if self.keep_alive else b"connection: close\r\n",
             body,
         )
+
+
+# What a request goes through, in this order.
+STEPS: Sequence[Step] = (
+    ShortExchange.read,
+    ShortExchange.ask,
+    ShortExchange.begin,
+    ShortExchange.answer,
+    ShortExchange.write,
+    ShortExchange.record,
+    ShortExchange.send,
+)
 
 
 def _phrase(status: int) -> bytes:
