@@ -1,9 +1,10 @@
-"""A request that goes the short path, where its client leaves at an awkward moment."""
+"""Requests that go the short path: what others do at an awkward moment is not felt."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from fake_gateway import FakeGateway
 from conveyor.api.rest.door import Door
 from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import Presence
+from conveyor.api.rest.protocol import Connection
 from conveyor.api.rest.short import ShortExchange, Together
 from conveyor.api.rest.tasks import create_tasks
 from conveyor.gateway.limits import Limits
@@ -19,46 +21,60 @@ from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics
 
 
+def exchange(
+    gateway: FakeGateway, metrics: Metrics, together: Together, write: Callable[[bytes], None], text: str
+) -> tuple[ShortExchange, Presence]:
+    """A request on a connection of its own, and its client."""
+    endpoint = create_tasks(cast(Any, gateway), Door.of(metrics, Limits()))["/v1/sentiment"]
+    presence = Presence()
+    connection = SimpleNamespace(
+        together=together,
+        flow=SimpleNamespace(write_paused=False),
+        transport=SimpleNamespace(is_closing=lambda: False, write=write),
+        common_headers=lambda: b"",
+        on_response_complete=lambda: None,
+    )
+    incoming = Incoming("an id", time.monotonic(), {}, presence)
+    body = b'{"inputs": "%b"}' % text.encode()
+    short = ShortExchange(cast(Connection, connection), endpoint, incoming, body, Lifecycle(), keep_alive=True)
+    return short, presence
+
+
 def test_a_client_that_left_before_its_request_was_begun_ends_it() -> None:
     """It was read in a turn of the loop in which its connection was lost: what waits for the engine waits no more."""
 
-    async def exchange() -> bytes:
+    async def leave_early() -> bytes:
         metrics, gateway = Metrics(), FakeGateway()
-        endpoint = create_tasks(cast(Any, gateway), Door.of(metrics, Limits()))["/v1/sentiment"]
-        presence = Presence()
-        loop = asyncio.get_running_loop()
-        connection = SimpleNamespace(flow=SimpleNamespace(write_paused=False), loop=loop, together=Together(loop))
-        short = ShortExchange(
-            cast(Any, connection),
-            endpoint,
-            Incoming("an id", time.monotonic(), {}, presence),
-            b'{"inputs": "wait"}',
-            Lifecycle(),
-            keep_alive=True,
-        )
+        together = Together(asyncio.get_running_loop())
+        short, presence = exchange(gateway, metrics, together, lambda _: None, "wait")
         presence.leave()
-        short.begin()
+        together.put(short, ShortExchange.read)
         await asyncio.sleep(0)
         assert not gateway.waiting.is_set()
         return metrics.render()
 
-    assert b'code="CANCELLED"' in asyncio.run(exchange())
+    assert b'code="CANCELLED"' in asyncio.run(leave_early())
 
 
-def test_a_step_that_fails_takes_no_other_along() -> None:
-    """Those of other requests are done in the same turn of the loop, and the fault is told to the loop."""
+def test_a_request_that_fails_between_its_steps_takes_no_other_along() -> None:
+    """Those that are taken through the same steps with it are answered, and the fault is told to the loop."""
+    written: list[bytes] = []
 
-    async def turn() -> None:
+    def fail(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    async def answer() -> list[object]:
         loop = asyncio.get_running_loop()
         faults: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: faults.append(context))
-        done: list[int] = []
         together = Together(loop)
-        for step in (lambda: done.append(1), lambda: done.append(1 // 0), lambda: done.append(2)):
-            together.soon(step)
-        await asyncio.sleep(0)
+        for text, write in (("one", written.append), ("two", fail), ("three", written.append)):
+            together.put(exchange(FakeGateway(), Metrics(), together, write, text)[0], ShortExchange.read)
+        async with asyncio.timeout(10):
+            while not (faults and len(written) == 2):  # noqa: ASYNC110  nothing announces it
+                await asyncio.sleep(0)
+        return [type(fault["exception"]) for fault in faults]
 
-        assert [1, 2] == done
-        assert [ZeroDivisionError] == [type(fault["exception"]) for fault in faults]
-
-    asyncio.run(turn())
+    assert [ZeroDivisionError] == asyncio.run(answer())
+    assert b"one" in written[0]
+    assert b"three" in written[1]
