@@ -68,6 +68,20 @@ class Answering:
         self._learn(key, items, rows)
         return rows
 
+    def encode_together(self, key: ModelKey, several: Sequence[Items[ResultT]]) -> Sequence[Rows | None]:
+        """As `encode_if_quick` for several items of one kind, of which all may be None whatever their size: encoding
+        one by one says then what is wrong."""
+        pace, works = self._paces[key], list(map(_work, several))
+        unencoded: list[Rows | None] = [None] * len(several)
+        if max(works) > _INLINE_SIZE or not pace.is_quick(max(works), _INLINE_S):
+            return unencoded
+        encoded = pace.take(sum(works), lambda: several[0].encode_together(several))
+        if encoded is None:
+            return unencoded
+        for items, rows in zip(several, encoded, strict=True):
+            self._learn(key, items, rows)
+        return encoded
+
     def post(self, call: Call, key: ModelKey, rows: Rows, on_over: Callable[[], None]) -> Posted:
         """As `Dispatcher.post`."""
         return self._dispatcher.post(call, key, rows, on_over)

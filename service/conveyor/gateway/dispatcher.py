@@ -43,7 +43,7 @@ class Posted:
     error: the first failure among the rows, or `DeadlineExceeded`.
     """
 
-    __slots__ = ("call", "error", "first_id", "is_over", "model", "on_over", "remaining", "results", "rows")
+    __slots__ = ("awaited", "call", "error", "first_id", "is_over", "model", "on_over", "remaining", "results", "rows")
 
     def __init__(self, call: Call, model: ModelKey, rows: Rows, first_id: int, on_over: Callable[[], None]) -> None:
         count = len(rows.lengths)
@@ -56,6 +56,13 @@ class Posted:
         self.remaining = count
         self.error: ConveyorError | None = None
         self.is_over = False
+        # What a task waits for, if one does.
+        self.awaited: asyncio.Future[None] | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits for it: a task that was cancelled in this tick has had no turn yet to say so."""
+        return not (self.is_over or (self.awaited is not None and self.awaited.cancelled()))
 
     @property
     def ids(self) -> range:
@@ -112,6 +119,7 @@ class Dispatcher:
             return []
         over: asyncio.Future[None] = self._loop.create_future()
         posted = self.post(call, model, rows, lambda: None if over.done() else over.set_result(None))
+        posted.awaited = over
         try:
             await over
         finally:
@@ -173,7 +181,7 @@ class Dispatcher:
         outboxes, self._outboxes = self._outboxes, {}
         for model, requests in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
-            wanted = [posted for posted in requests if not posted.is_over]
+            wanted = [posted for posted in requests if posted.is_wanted]
             if wanted:
                 self._engine.submit(_block(model, wanted))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Final, Generic, TypeVar
+from typing import ClassVar, Final, Generic, Self, TypeVar
 
 from conveyor.domain import Forecast, Sentiment, Series, Tagging
+from conveyor.errors import InvalidArgument
 from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_texts, check_tokens
 from conveyor.gateway.codecs import ForecastCodec, ForecastItem, SentimentCodec, TagCodec, TaggedText
 from conveyor.gateway.dispatcher import RowResult
@@ -46,6 +47,12 @@ class Items(ABC, Generic[ResultT]):
             InvalidArgument: An item is not what the model takes.
         """
 
+    @classmethod
+    def encode_together(cls, several: Sequence[Self]) -> Sequence[Rows] | None:  # noqa: ARG003  not here
+        """The rows of several requests for one model, where that takes less than to encode each; None where it does
+        not, or if one of them is not what the model takes."""
+        return None
+
     @abstractmethod
     def decode(self, results: Sequence[RowResult]) -> Sequence[ResultT]:
         """The results of the rows that were encoded, one an item."""
@@ -72,6 +79,17 @@ class SentimentItems(Items[Sentiment]):
         """As `Items.encode`."""
         check_texts(self._texts, self.field, self._limits)
         return self._codec.encode(self._texts)
+
+    @classmethod
+    def encode_together(cls, several: Sequence[Self]) -> Sequence[Rows] | None:
+        """As `Items.encode_together`."""
+        first = several[0]
+        texts = [text for items in several for text in items._texts]
+        try:
+            check_texts(texts, cls.field, first._limits)
+        except InvalidArgument:
+            return None
+        return first._codec.encode(texts).split([items.count for items in several])
 
     def decode(self, results: Sequence[RowResult]) -> Sequence[Sentiment]:
         """As `Items.decode`."""

@@ -58,6 +58,17 @@ class Rows:
         """One row or more. parts: [steps, width] each."""
         return cls(list(map(len, parts)), np.concatenate(parts))
 
+    def split(self, counts: Sequence[int]) -> list[Rows]:
+        """Their parts of so many rows each, which share the memory of the inputs."""
+        parts = []
+        row = step = 0
+        for count in counts:
+            lengths = self.lengths[row : row + count]
+            end = step + sum(lengths)
+            parts.append(Rows(lengths, self.inputs[step:end]))
+            row, step = row + count, end
+        return parts
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBlock:

@@ -30,6 +30,10 @@ class FakeQuestion(Generic[ResultT]):
     def __await__(self) -> Generator[object, None, Answer[ResultT]]:
         return self._answering.__await__()
 
+    @staticmethod
+    def encode_together(questions: Sequence[FakeQuestion[ResultT]]) -> None:
+        """Nothing is to be encoded."""
+
     def begin(self, on_over: Callable[[], None]) -> bool:
         """Answers in a task, what is small."""
         if not self._is_small:

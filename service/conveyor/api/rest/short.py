@@ -62,6 +62,8 @@ class Together:
         for step, exchanges in self._waiting.items():
             if exchanges:
                 self._waiting[step] = []
+                if step is ShortExchange.begin:
+                    ShortExchange.encode(exchanges)
                 for exchange in exchanges:
                     try:
                         step(exchange)
@@ -151,6 +153,13 @@ class ShortExchange:
             self._fail(fault)
         else:
             self._connection.together.put(self, ShortExchange.begin)
+
+    @staticmethod
+    def encode(exchanges: Sequence[ShortExchange]) -> None:
+        """Encodes the requests that are begun next."""
+        questions = [exchange._question for exchange in exchanges if exchange._question is not None]
+        if questions:
+            questions[0].encode_together(questions)
 
     def begin(self) -> None:
         """Sends the request to the engine."""
