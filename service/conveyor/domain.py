@@ -1,6 +1,9 @@
 """Value objects of requests and answers. Names are those of the JSON and the protobuf.
 
 `start` and `end` are Unicode code points into the input, half open.
+
+None of them is changed once it is made. Those that a request makes many of are not frozen: that makes them three times
+as dear.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class ModelKey(NamedTuple):
     version: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sentiment:
     """The most probable label, its probability, and the probability of every label."""
 
@@ -46,7 +49,7 @@ class Sentiment:
     scores: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
     """A token, where it stands, its tag and the probability of that tag there."""
 
@@ -57,7 +60,7 @@ class Token:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Span:
     """A word or an entity; its score is the least probable of its tokens' tags."""
 
@@ -129,7 +132,7 @@ class SessionEnd:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer(Generic[ResultT]):
     """The results of one request, in the order of its items, and the model that gave them."""
 

@@ -40,6 +40,7 @@ class Room:
     seconds: device time its steps should take.
     promised: whether its deadline leaves little more than was reckoned with.
     stretch: by how much waits had been longer when it was accepted.
+    is_spread: whether a part of it worth counting may be served after what is due later.
     """
 
     admission: Admission
@@ -51,11 +52,7 @@ class Room:
     _: KW_ONLY
     by_deadline: bool
     promised: bool
-
-    @property
-    def is_spread(self) -> bool:
-        """Whether a part of it worth counting may be served after what is due later."""
-        return not self.by_deadline and self.seconds > _WORTH_COUNTING_S
+    is_spread: bool
 
     def __enter__(self) -> None:
         """Held from `admit` on."""
@@ -154,6 +151,7 @@ class Admission:
                 retry_after_s=self.retry_after_s(),
             )
         patient = now + PATIENCE_S[priority]
+        by_deadline = deadline <= patient
         room = Room(
             self,
             min(deadline, patient),
@@ -161,9 +159,12 @@ class Admission:
             size,
             seconds,
             self._stretch,
-            by_deadline=deadline <= patient,
+            by_deadline=by_deadline,
             promised=_CLOSE * (deadline - now) < reckoned_s <= deadline - now,
+            is_spread=not by_deadline and seconds > _WORTH_COUNTING_S,
         )
+        if not self._accepted:
+            self._idle.clear()
         self._accepted[room] = None
         self._rows += rows
         self._size += size
@@ -171,7 +172,6 @@ class Admission:
         if room.due > self._latest_due:
             self._latest_due = room.due
         self._spread += room.is_spread
-        self._idle.clear()
         return room
 
     def give_back(self, room: Room, *, in_time: bool, late: bool) -> None:

@@ -32,15 +32,17 @@ class RequestCounts(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pending: list[tuple[Series, Code, float]] = []
+        self._pending: defaultdict[tuple[Series, Code], list[float]] = defaultdict(list)
+        self._num_pending = 0
         self._ended: defaultdict[tuple[Series, Code], int] = defaultdict(int)
         self._durations: dict[Series, Buckets] = {}
 
     def add(self, series: Series, code: Code, duration_s: float) -> None:
         """Counts a request."""
         with self._lock:
-            self._pending.append((series, code, duration_s))
-            if len(self._pending) >= _MOST_PENDING:
+            self._pending[series, code].append(duration_s)
+            self._num_pending += 1
+            if self._num_pending >= _MOST_PENDING:
                 self._count()
 
     def collect(self) -> Iterator[Metric]:
@@ -58,12 +60,9 @@ class RequestCounts(Collector):
         yield durations
 
     def _count(self) -> None:
-        pending, self._pending = self._pending, []
-        by_series: defaultdict[Series, list[float]] = defaultdict(list)
-        for series, code, duration_s in pending:
-            self._ended[series, code] += 1
-            by_series[series].append(duration_s)
-        for series, found in by_series.items():
+        pending, self._pending, self._num_pending = self._pending, defaultdict(list), 0
+        for (series, code), durations in pending.items():
+            self._ended[series, code] += len(durations)
             if series not in self._durations:
                 self._durations[series] = Buckets(bounds_of(_DURATION))
-            self._durations[series].observe(np.array(found))
+            self._durations[series].observe(np.array(durations))
