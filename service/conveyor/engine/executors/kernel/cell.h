@@ -36,21 +36,38 @@ INLINE vf power(vf x, float scale, float most) {
 }
 #endif
 
-/* Where two quotients are multiplied, one division does: σ(x) = 1 / (1 + e^-x), tanh(x) = (1 - e^-2x) / (1 + e^-2x).
+/* The cell in three steps, each to be done for many cells before the next: one cell after another, each from its sums to
+ * h, is one chain of dependent operations, and the CPU sees too few of the next ones to fill the time.
+ *
+ * Where two quotients are multiplied, one division does: σ(x) = 1 / (1 + e^-x), tanh(x) = (1 - e^-2x) / (1 + e^-2x).
  * The bounds are far beyond where float32 can tell the functions from their limits, and no product of two terms
  * overflows. */
-INLINE void cell(const vf gates[GATES], vf *c, vf *h) {
-    const float log2_e = 1.44269504f, most_gate = 60.0f, most_tanh = 30.0f;
+#define LOG2_E 1.44269504f
+#define MOST_GATE 60.0f
+#define MOST_TANH 30.0f
+
+/* The sums of the gates become e^-x of the sigmoids, e^-2x of the candidate's tanh. */
+INLINE void exponentiate(vf gates[GATES]) {
+    gates[0] = power(gates[0], -LOG2_E, MOST_GATE);
+    gates[1] = power(gates[1], -LOG2_E, MOST_GATE);
+    gates[2] = power(gates[2], -2.0f * LOG2_E, MOST_TANH);
+    gates[3] = power(gates[3], -LOG2_E, MOST_GATE);
+}
+
+/* c of the step before becomes c of this one. */
+INLINE void remember(const vf gates[GATES], vf *c) {
     const vf one = all(1.0f);
-    vf ei = power(gates[0], -log2_e, most_gate);
-    vf ef = power(gates[1], -log2_e, most_gate);
-    vf eg = power(gates[2], -2.0f * log2_e, most_tanh);
-    vf eo = power(gates[3], -log2_e, most_gate);
+    const vf ei = gates[0], ef = gates[1], eg = gates[2];
     vf added = (one - eg) / ((one + ei) * (one + eg));
     vf kept = one / (one + ef);
     *c = FMA(kept, *c, added);
-    vf ec = power(*c, -2.0f * log2_e, most_tanh);
-    *h = (one - ec) / ((one + eo) * (one + ec));
+}
+
+/* h of this step. */
+INLINE vf emit(const vf gates[GATES], const vf *c) {
+    const vf one = all(1.0f);
+    vf ec = power(*c, -2.0f * LOG2_E, MOST_TANH);
+    return (one - ec) / ((one + gates[3]) * (one + ec));
 }
 
 #endif

@@ -88,11 +88,16 @@ static void step(const struct direction *d, const struct places *at, const char 
                     fetch(d, at->ids[row] + at->next_ids, block + b);
             }
         multiply_rows(&d->recurrent, block, some, h, h_stride, first, stride, rows);
-        for (int64_t b = 0; b < some; b++)
+        for (int64_t b = 0; b < some; b++) {
+            const int64_t unit = (block + b) * LANES;
+            float *gates = first + b * QUAD, *memory = c + unit;
+            const int64_t next = d->blocks * LANES;
+            for (int64_t row = 0; row < rows; row++)
+                exponentiate((vf *)(gates + row * stride));
+            for (int64_t row = 0; row < rows; row++)
+                remember((const vf *)(gates + row * stride), (vf *)(memory + row * next));
             for (int64_t row = 0; row < rows; row++) {
-                const int64_t unit = (block + b) * LANES;
-                vf after;
-                cell((const vf *)(first + row * stride + b * QUAD), (vf *)(c + row * d->blocks * LANES + unit), &after);
+                const vf after = emit((const vf *)(gates + row * stride), (const vf *)(memory + row * next));
                 if (d->recurrent.precision == FLOAT32)
                     *(vf *)(h_after + row * h_stride + unit * 4) = after;
 #ifdef __AVX512BF16__
@@ -107,6 +112,7 @@ static void step(const struct direction *d, const struct places *at, const char 
                 else
                     memcpy(at->outputs[row] + unit, &after, left * sizeof(float));
             }
+        }
     }
 }
 
