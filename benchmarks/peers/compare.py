@@ -25,11 +25,12 @@ _SWEPT = ("http_c1", "http_c32", "http_c128")
 
 @dataclass(frozen=True)
 class Ours:
-    """Our figures: of the plan in force, and of float32."""
+    """Our figures: of the plan in force, of the fastest float32, and of the float32 reference, which is torch's own."""
 
     plan: Mapping[str, Any]
     in_force: Figures
     float32: Figures
+    reference: Figures
     differences: Mapping[str, float]
 
 
@@ -58,7 +59,7 @@ class Compared:
 
 
 def measure_ours(work: Work, directory: Path) -> Ours:
-    """Our server with its default settings, and with `--precision float32`.
+    """Our server with its default settings, and with `--precision auto-float32` and `float32`.
 
     Args:
         directory: For logs.
@@ -69,11 +70,13 @@ def measure_ours(work: Work, directory: Path) -> Ours:
         tolerance = _FLOAT32_TOLERANCE if plan.get("precision") == "float32" else _REDUCED_TOLERANCE
         differences = {"in_force": check_answers(serving, work, tolerance)}
         in_force = measure(serving, work, ALL)
-    say("conveyor, float32")
-    with serve_ours("float32", directory / "conveyor.log") as serving:
-        differences["float32"] = check_answers(serving, work, _FLOAT32_TOLERANCE)
-        float32 = measure(serving, work, ["http_c128"])
-    return Ours(plan, in_force, float32, differences)
+    figures = []
+    for precision in ("auto-float32", "float32"):
+        say(f"conveyor, {precision}")
+        with serve_ours(precision, directory / "conveyor.log") as serving:
+            differences[precision] = check_answers(serving, work, _FLOAT32_TOLERANCE)
+            figures.append({"plan": dict(serving.plan), **measure(serving, work, ["http_c128"])})
+    return Ours(plan, in_force, *figures, differences)
 
 
 def compare(name: str, ours: Ours, work: Work) -> Compared:

@@ -46,10 +46,11 @@ class ServeSettings(BaseSettings):
     device: Annotated[str, AfterValidator(_known_device)] = Field(
         default="auto", description="Where models run: auto (CUDA if there is any), cpu, cuda or cuda:N."
     )
-    precision: Literal["auto", "float32", "bfloat16", "int8", "float16"] = Field(
+    precision: Literal["auto", "auto-float32", "float32", "bfloat16", "int8", "float16"] = Field(
         default="auto",
         description="Arithmetic: auto follows each package's plan.lock, and is float32 without one that holds on this "
-        "device; the others hold for every model. int8 is for CPUs, float16 for CUDA.",
+        "device; auto-float32 takes the fastest there that computes in float32, float32 the reference; the others hold "
+        "for every model. int8 is for CPUs, float16 for CUDA.",
     )
     frontends: int | None = Field(
         default=None,

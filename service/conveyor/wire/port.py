@@ -51,7 +51,7 @@ class PlanReport:
 
     executor, precision: what computes it, and in which arithmetic (`torch`, `float32`).
     source: what decided so: `plan.lock`, `plan.lock for cpu-amd-avx2` where that kind's plan holds here too,
-        `--precision float32`, or the reason why the reference runs.
+        `plan.lock, float32 only`, `--precision float32`, or the reason why the reference runs.
     """
 
     executor: str

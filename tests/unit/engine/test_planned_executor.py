@@ -135,6 +135,45 @@ def test_other_versions_than_were_measured_are_told(package: Path) -> None:
     assert [{"torch": "0.1"}] == [line["measured"] for line in logs if line["log_level"] == "warning"]
 
 
+def test_auto_float32_takes_the_fastest_that_was_measured_in_float32(package: Path) -> None:
+    """Whatever the plan chose; what was refused there is not taken, and a plan in float32 is followed as it is."""
+    twins = [twin(name, "float32") for name in ("kernel", "abacus", "pencil")] + [twin("torch", "int3")]
+    measured = (
+        CandidateFigures(executor="torch", precision="float32", speedup=1.0),
+        CandidateFigures(executor="kernel", precision="float32", speedup=2.0),
+        CandidateFigures(executor="abacus", precision="float32", speedup=3.0),
+        CandidateFigures(executor="pencil", precision="float32", speedup=9.0, refused="labels flip"),
+        CandidateFigures(executor="torch", precision="int3", speedup=5.0),
+    )
+    plan = plan_for("torch", "int3", versions_of("torch")).model_copy(update={"candidates": measured})
+    write_plan(package, KIND, plan)
+    expected = PlanReport("abacus", "cpu", "float32", "plan.lock, float32 only")
+    assert expected == plan_in_force(package, "auto-float32", twins)
+
+    write_plan(package, KIND, plan.model_copy(update={"executor": "kernel", "precision": "float32"}))
+    expected = PlanReport("kernel", "cpu", "float32", "plan.lock")
+    assert expected == plan_in_force(package, "auto-float32", twins)
+
+    write_plan(package, KIND, plan_for("torch", "int3", versions_of("torch")))
+    expected = PlanReport("torch", "cpu", "float32", "plan.lock, float32 only: nothing was measured")
+    assert expected == plan_in_force(package, "auto-float32", twins)
+
+
+def test_another_cpus_plan_gives_auto_float32_our_kernel_only(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast a library is here was not measured there, nor whether it agrees."""
+    monkeypatch.setattr("conveyor.engine.executors.planned.device_kind", lambda _: "cpu-intel-avx512_vnni")
+    measured = (
+        CandidateFigures(executor="kernel", precision="float32", speedup=2.0),
+        CandidateFigures(executor="abacus", precision="float32", speedup=3.0),
+        CandidateFigures(executor="kernel", precision="int8", speedup=5.0),
+    )
+    plan = plan_for("kernel", "int8", dict(versions_of("kernel"))).model_copy(update={"candidates": measured})
+    write_plan(package, "cpu-amd-avx2", plan)
+    expected = PlanReport("kernel", "cpu", "float32", "plan.lock for cpu-amd-avx2, float32 only")
+    twins = [twin("kernel", "float32"), twin("abacus", "float32"), twin("kernel", "int8")]
+    assert expected == plan_in_force(package, "auto-float32", twins)
+
+
 def test_float32_forces_the_reference(package: Path) -> None:
     """Whatever the lock says."""
     write_plan(package, KIND, plan_for("torch", "int3", versions_of("torch")))

@@ -21,6 +21,9 @@ from conveyor.spec import RecurrentSpec
 
 __all__ = ["open_executor", "versions_of"]
 
+# What follows `plan.lock`, and the only precision that it may take from there.
+_BY_PLAN: Mapping[str, str | None] = {"auto": None, "auto-float32": "float32"}
+
 _log = structlog.get_logger(__name__)
 
 
@@ -30,17 +33,18 @@ def open_executor(device: str, precision: str, candidates: Sequence[Candidate] =
     Args:
         device: As in `TorchExecutor`.
         precision: `auto` follows each package's `plan.lock`, and runs the reference where that has no plan that holds
-            on this kind of device, or one that can't be followed here. `float32` runs the reference. Any other is
-            computed by the first candidate that has it.
+            on this kind of device, or one that can't be followed here. `auto-float32` does the same, but takes what was
+            found to be fastest among what computes in float32. `float32` runs the reference. Any other is computed by
+            the first candidate that has it.
 
     Raises:
         ValueError: The device does not exist, or has nothing of this precision.
     """
     if precision == REFERENCE.precision:
         return TorchExecutor(device, lambda *_: Choice(REFERENCE, f"--precision {precision}"))
-    if precision != "auto":
-        return TorchExecutor(device, _Forced(precision, resolve_device(device), candidates).choose)
-    return TorchExecutor(device, _Locked(resolve_device(device), candidates).choose)
+    if precision in _BY_PLAN:
+        return TorchExecutor(device, _Locked(resolve_device(device), candidates, _BY_PLAN[precision]).choose)
+    return TorchExecutor(device, _Forced(precision, resolve_device(device), candidates).choose)
 
 
 def versions_of(executor: str) -> Mapping[str, str]:
@@ -75,10 +79,15 @@ class _Forced:
 
 
 class _Locked:
-    """Each package's own plan for this kind of device, or the nearest that holds here too."""
+    """Each package's own plan for this kind of device, or the nearest that holds here too.
 
-    def __init__(self, device: torch.device, candidates: Sequence[Candidate]) -> None:
+    Args:
+        only: The one precision that is taken.
+    """
+
+    def __init__(self, device: torch.device, candidates: Sequence[Candidate], only: str | None) -> None:
         self._candidates = {str(candidate): candidate for candidate in candidates if device.type in candidate.devices}
+        self._only = only
 
     def choose(self, directory: Path, device: torch.device, spec: RecurrentSpec) -> Choice:
         lock = read_plan_lock(directory)
@@ -89,7 +98,17 @@ class _Locked:
         if found is None:
             return Choice(REFERENCE, f"no plan for {kind} in plan.lock")
         source, plan = found
-        wanted = f"{plan.executor} {plan.precision}"
+        executor, precision = plan.executor, plan.precision
+        if self._only not in (None, precision):
+            fitting = [c for c in plan.candidates if c.precision == self._only and not c.refused]
+            if source != PLAN_LOCK:
+                fitting = [c for c in fitting if c.executor == KERNEL]
+            source += f", {self._only} only"
+            if not fitting:
+                return Choice(REFERENCE, f"{source}: nothing was measured")
+            fastest = max(fitting, key=lambda figures: figures.speedup)
+            executor, precision = fastest.executor, fastest.precision
+        wanted = f"{executor} {precision}"
         candidate = self._candidates.get(wanted)
         obstacle = candidate.obstacle(device, spec) if candidate else "this server does not know it"
         if candidate is None or obstacle:
@@ -97,8 +116,8 @@ class _Locked:
                 "the plan can't be followed; the reference runs", package=str(directory), plan=wanted, reason=obstacle
             )
             return Choice(REFERENCE, f"{source} says {wanted}, but {obstacle}")
-        installed = versions_of(candidate.executor)
-        if installed != plan.versions:
+        # Of a candidate that the plan did not choose, the lock does not say.
+        if candidate.executor == plan.executor and (installed := versions_of(candidate.executor)) != plan.versions:
             _log.warning(
                 "the plan was measured with other versions",
                 package=str(directory),
