@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -70,10 +71,37 @@ async def client(listening_socket) -> AsyncIterator[_Client]:
     client.close()
 
 
-def _post(text: str, *headers: str, target: str = "/v1/sentiment") -> bytes:
-    body = json.dumps({"inputs": text}).encode()
+def _post(text: str, *headers: str, target: str = "/v1/sentiment", colon: str = ": ") -> bytes:
+    body = json.dumps({"inputs": text}, separators=(",", colon)).encode()
     head = [f"POST {target} HTTP/1.1", "Host: c", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*head, "", ""]).encode() + body
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_requests_are_what_they_are_however_their_bytes_are_cut(client, seed: int) -> None:
+    """Heads repeat and bodies do not, also bodies that look like the end of a head; pieces end anywhere."""
+    chance = random.Random(seed)
+    texts = [chance.choice(["one", "two", "six", "eleven"]) for _ in range(40)]
+    headers = (), ("X-Request-Id: mine",), ("A: b", "C: d")
+    requests = [_post(text, *chance.choice(headers), colon=chance.choice([":", ":\r\n\r\n"])) for text in texts]
+
+    async def send() -> None:
+        # Some whole, as most clients send them, others cut or several at once.
+        pieces = []
+        for raw in requests:
+            where = chance.choice([0, 0, 0, chance.randrange(len(raw))])
+            if pieces and chance.random() < 0.2:
+                pieces[-1] += raw[:where]
+            elif where:
+                pieces.append(raw[:where])
+            pieces.append(raw[where:])
+        for piece in pieces:
+            await client.send(piece)
+            await asyncio.sleep(chance.choice([0, 0, 0.002]))
+
+    sending = asyncio.create_task(send())
+    assert texts == [await client.label() for _ in texts]
+    await sending
 
 
 async def test_pipelined_requests_are_answered_in_order(client) -> None:
