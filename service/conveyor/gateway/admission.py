@@ -33,7 +33,7 @@ _CLOSE = 0.5
 
 @dataclass(slots=True, eq=False)
 class Room:
-    """What a request in flight holds, until the end of its block.
+    """What a request in flight holds, until the end of its block or until `leave`.
 
     due: monotonic seconds by which the engine wants to begin serving it.
     by_deadline: whether that is its deadline; if not, the engine spaces its rows by what they cost from there on.
@@ -63,7 +63,7 @@ class Room:
         self.leave(fault)
 
     def leave(self, fault: BaseException | None) -> None:
-        """Gives it back, where no block ends: once, with why the request was not answered, if it was not."""
+        """Gives it back, once. fault: why the request was not answered, if it was not."""
         self.admission.give_back(self, in_time=fault is None, late=isinstance(fault, DeadlineExceeded))
 
 
@@ -127,7 +127,7 @@ class Admission:
     def admit(
         self, model: ModelKey, rows: int, size: int, now: float, deadline: float, priority: int = NORMAL_PRIORITY
     ) -> Room:
-        """Room for a request, to be held by a `with` block while it is worked on.
+        """Room for a request, to be held while it is worked on.
 
         Args:
             now, deadline: Monotonic seconds.

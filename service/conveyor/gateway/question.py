@@ -66,16 +66,15 @@ class Question(Generic[ResultT]):
         Raises:
             InvalidArgument: An item is not what the model takes; nothing is left to drop.
         """
-        rows = self._rows
-        if rows is None:
-            try:
-                self._rows = rows = self._answering.encode_if_quick(self._key, self._items)
-            except BaseException as fault:
-                self._leave(fault)
-                raise
-        if rows is None or not self._items.decodes_quickly(rows):
-            return False
-        self._posted = self._answering.post(self._call, self._key, rows, on_over)
+        try:
+            if self._rows is None:
+                self._rows = self._answering.encode_if_quick(self._key, self._items)
+            if self._rows is None or not self._items.decodes_quickly(self._rows):
+                return False
+            self._posted = self._answering.post(self._call, self._key, self._rows, on_over)
+        except BaseException as fault:
+            self._leave(fault)
+            raise
         return True
 
     def answer(self) -> Answer[ResultT]:

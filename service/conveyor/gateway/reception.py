@@ -55,7 +55,7 @@ class Reception:
             raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
 
     def accept(self, call: Call, key: ModelKey, rows: int, size: int) -> Room:
-        """Room for a request, of so many rows and values or code points, to be held by a `with` block.
+        """Room for a request, of so many rows and values or code points, to be held until it ends.
 
         Raises:
             DeadlineExceeded: Its deadline has passed, or would before the answer.

@@ -19,7 +19,7 @@ __all__ = ["ForecastItems", "Items", "SentimentItems", "TagItems"]
 ContextT = TypeVar("ContextT")
 ResultT = TypeVar("ResultT")
 
-# What takes about a millisecond on the way out: steps or rows, and values of a forecast.
+# What takes about a millisecond on the way out, to decode and to write: steps or rows, and numbers in them.
 _QUICK_STEPS: Final = 512
 _QUICK_VALUES: Final = 4096
 
@@ -97,7 +97,8 @@ class SentimentItems(Items[Sentiment]):
 
     def decodes_quickly(self, rows: Rows) -> bool:
         """As `Items.decodes_quickly`."""
-        return len(rows.lengths) <= _QUICK_STEPS
+        count = len(rows.lengths)
+        return count <= _QUICK_STEPS and count * len(self._codec.spec.labels) <= _QUICK_VALUES
 
 
 class TagItems(Items[Tagging]):

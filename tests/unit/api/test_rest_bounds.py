@@ -194,17 +194,26 @@ async def test_what_is_not_http_is_answered_in_the_same_form(listening_socket) -
     assert "INVALID_ARGUMENT" == body["code"]
 
 
-async def test_connections_beyond_the_limit_are_refused(gateway, lifecycle, metrics, limits, listening_socket) -> None:
-    """429 in the one error body; those that were there first go on."""
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /health/live HTTP/1.1\r\nHost: c\r\n\r\n",
+        b'POST /v1/sentiment HTTP/1.1\r\nHost: c\r\nContent-Length: 15\r\n\r\n{"inputs": "a"}',
+    ],
+    ids=["through ASGI", "on the short path"],
+)
+async def test_connections_beyond_the_limit_are_refused(
+    gateway, lifecycle, metrics, limits, listening_socket, request_bytes
+) -> None:
+    """429 in the one error body, also where the same request was answered before; those that were there first go on."""
     server = HttpServer(
         create_app(gateway, lifecycle, metrics, limits, metrics.scrape), listening_socket, max_connections=1
     )
     await server.start()
-    request = b"GET /health/live HTTP/1.1\r\nHost: c\r\n\r\n"
-    reader, writer = await _raw(listening_socket, request)
+    reader, writer = await _raw(listening_socket, request_bytes)
     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-    head, body = await _answer(listening_socket, request)
-    writer.write(request)
+    head, body = await _answer(listening_socket, request_bytes)
+    writer.write(request_bytes)
     rest = await reader.readuntil(b"HTTP/1.1 200 ")
     writer.close()
     await server.stop(0)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
-from fake_gateway import FakeGateway
+import pytest
+from fake_gateway import FakeGateway, FakeQuestion
 
 from conveyor.api.rest.door import Door
 from conveyor.api.rest.incoming import Incoming
@@ -20,6 +21,9 @@ from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics
 
+# What a connection that is cut off sees in the place of an answer.
+ABORTED = b"aborted"
+
 
 def exchange(
     gateway: FakeGateway, metrics: Metrics, together: Together, write: Callable[[bytes], None], text: str
@@ -30,7 +34,7 @@ def exchange(
     connection = SimpleNamespace(
         together=together,
         flow=SimpleNamespace(write_paused=False),
-        transport=SimpleNamespace(is_closing=lambda: False, write=write),
+        transport=SimpleNamespace(is_closing=lambda: False, write=write, abort=lambda: write(ABORTED)),
         common_headers=lambda: b"",
         on_response_complete=lambda: None,
     )
@@ -57,11 +61,15 @@ def test_a_client_that_left_before_its_request_was_begun_ends_it() -> None:
 
 
 def test_a_request_that_fails_between_its_steps_takes_no_other_along() -> None:
-    """Those that are taken through the same steps with it are answered, and the fault is told to the loop."""
+    """Those that are taken through the same steps with it are answered; its own client is cut off, for it must not wait
+    for ever, and the fault is told to the loop."""
     written: list[bytes] = []
+    cut_off: list[bytes] = []
 
-    def fail(_: bytes) -> None:
-        raise ZeroDivisionError
+    def fail(raw: bytes) -> None:
+        if raw != ABORTED:
+            raise ZeroDivisionError
+        cut_off.append(raw)
 
     async def answer() -> list[object]:
         loop = asyncio.get_running_loop()
@@ -78,3 +86,26 @@ def test_a_request_that_fails_between_its_steps_takes_no_other_along() -> None:
     assert [ZeroDivisionError] == asyncio.run(answer())
     assert b"one" in written[0]
     assert b"three" in written[1]
+    assert [ABORTED] == cut_off
+
+
+def test_requests_that_cannot_be_encoded_together_are_encoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault there is that of one text: the others are answered."""
+    written: list[bytes] = []
+
+    def fail(questions: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(FakeQuestion, "encode_together", staticmethod(fail))
+
+    async def answer() -> None:
+        together = Together(asyncio.get_running_loop())
+        for text in ("one", "two"):
+            together.put(exchange(FakeGateway(), Metrics(), together, written.append, text)[0], ShortExchange.read)
+        async with asyncio.timeout(10):
+            while len(written) < 2:  # noqa: ASYNC110  nothing announces it
+                await asyncio.sleep(0)
+
+    asyncio.run(answer())
+    assert b"one" in written[0]
+    assert b"two" in written[1]

@@ -136,13 +136,16 @@ def test_other_versions_than_were_measured_are_told(package: Path) -> None:
 
 
 def test_auto_float32_takes_the_fastest_that_was_measured_in_float32(package: Path) -> None:
-    """Whatever the plan chose; what was refused there is not taken, and a plan in float32 is followed as it is."""
+    """Whatever the plan chose; what was refused there or does not run here is not taken, and a plan in float32 is
+    followed as it is."""
     twins = [twin(name, "float32") for name in ("kernel", "abacus", "pencil")] + [twin("torch", "int3")]
+    twins.append(twin("rod", "float32", "rod is not installed"))
     measured = (
         CandidateFigures(executor="torch", precision="float32", speedup=1.0),
         CandidateFigures(executor="kernel", precision="float32", speedup=2.0),
         CandidateFigures(executor="abacus", precision="float32", speedup=3.0),
         CandidateFigures(executor="pencil", precision="float32", speedup=9.0, refused="labels flip"),
+        CandidateFigures(executor="rod", precision="float32", speedup=8.0),
         CandidateFigures(executor="torch", precision="int3", speedup=5.0),
     )
     plan = plan_for("torch", "int3", versions_of("torch")).model_copy(update={"candidates": measured})
@@ -155,7 +158,7 @@ def test_auto_float32_takes_the_fastest_that_was_measured_in_float32(package: Pa
     assert expected == plan_in_force(package, "auto-float32", twins)
 
     write_plan(package, KIND, plan_for("torch", "int3", versions_of("torch")))
-    expected = PlanReport("torch", "cpu", "float32", "plan.lock, float32 only: nothing was measured")
+    expected = PlanReport("torch", "cpu", "float32", "plan.lock, float32 only: nothing that runs here was measured")
     assert expected == plan_in_force(package, "auto-float32", twins)
 
 

@@ -18,7 +18,7 @@ from conveyor.api.request_id import accept_request_id
 from conveyor.api.rest.app import App
 from conveyor.api.rest.envelope import Envelope
 from conveyor.api.rest.errors import error_response
-from conveyor.api.rest.heads import Head
+from conveyor.api.rest.heads import Head, KnownHeads
 from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import PRESENCE, Presence
 from conveyor.api.rest.short import ShortExchange, is_short
@@ -55,6 +55,8 @@ class Connection(HttpToolsProtocol):
         self._head_deadline: float | None = None
         self._cutting_off: asyncio.TimerHandle | None = None
         self._short_paths: Mapping[bytes, Endpoint[Any, Any]] = {}
+        # None where nothing goes the short path.
+        self._heads: KnownHeads | None = None
         # A request that goes the short path if the rest of its body is among the bytes that are being parsed.
         self._short: Head | None = None
         self._short_body = b""
@@ -83,7 +85,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if self._max_connections is not None and len(self.connections) > self._max_connections:
             self.app = Envelope(_too_many_connections)
-            self._short_paths = {}
+            self._short_paths, self._heads = {}, None
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,7 +162,7 @@ class Connection(HttpToolsProtocol):
         if not (was_between and self._answer_known(data)):
             self._repeatable = None
             self._parse(data)
-            if was_between and self._repeatable is not None:
+            if was_between and self._heads is not None and self._repeatable is not None:
                 self._heads.keep(data, self._repeatable)
         if self._short is not None:
             # Its body comes later, if at all: it is waited for as that of any other request.
@@ -236,7 +238,7 @@ class Connection(HttpToolsProtocol):
 
     def _answer_known(self, data: bytes) -> bool:
         """Begins the answer to a request that is whole and whose head was parsed before; returns whether it is one."""
-        head = self._heads.get(data)
+        head = None if self._heads is None else self._heads.get(data)
         if head is None or not (self.cycle is None or self.cycle.response_complete):
             return False
         self._answer_short(head, data[-head.body_bytes :] if head.body_bytes else b"", keep_alive=True)
@@ -268,11 +270,12 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         self._close_unless_by(self.loop.time() + self.timeout_keep_alive)
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Does work in a task that the end of the server waits for."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     def end_short(self, reason: ConveyorError) -> None:
         """Ends the request that goes the short path, if there is one."""

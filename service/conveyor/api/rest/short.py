@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import Response
 
-from conveyor.api.outcome import record_outcome, shown_error
+from conveyor.api.outcome import record_outcome, shown_error, stopped
 from conveyor.api.rest.errors import error_response
 from conveyor.api.rest.incoming import Incoming, client_left
-from conveyor.api.rest.tasks import Endpoint
+from conveyor.api.rest.tasks import Ask, Endpoint
 from conveyor.domain import Answer
 from conveyor.errors import Code, ConveyorError
 from conveyor.gateway.question import Question
@@ -68,9 +69,10 @@ class Together:
                     try:
                         step(exchange)
                     except Exception as fault:
-                        # Not to be felt by those behind it.
+                        # Not to be felt by those behind it; its own client must not wait for ever.
                         context = {"message": "a request failed between its steps", "exception": fault}
                         self._loop.call_exception_handler(context)
+                        exchange.abort()
         self._is_due = any(self._waiting.values())
         if self._is_due:
             self._loop.call_soon(self._go)
@@ -124,6 +126,7 @@ class ShortExchange:
         self._lifecycle = lifecycle
         self._call = endpoint.door.call(endpoint.task, incoming)
         # While the engine has it.
+        self._ask: Ask[Any] | None = None
         self._question: Question[Any] | None = None
         self._result: Answer[Any] | None = None
         self._reply: bytes | Response = b""
@@ -147,8 +150,11 @@ class ShortExchange:
 
     def ask(self) -> None:
         """Has the gateway let the request in."""
+        # It holds the body.
+        ask, self._ask = self._ask, None
+        assert ask is not None
         try:
-            self._question = self._ask(self._call)
+            self._question = ask(self._call)
         except Exception as fault:
             self._fail(fault)
         else:
@@ -158,7 +164,8 @@ class ShortExchange:
     def encode(exchanges: Sequence[ShortExchange]) -> None:
         """Encodes the requests that are begun next."""
         questions = [exchange._question for exchange in exchanges if exchange._question is not None]
-        if questions:
+        # Those that could not be encoded together are encoded one by one, which says of each what was wrong.
+        with contextlib.suppress(Exception):
             questions[0].encode_together(questions)
 
     def begin(self) -> None:
@@ -173,7 +180,9 @@ class ShortExchange:
             return
         if not is_small:
             self._question = None
-            self._connection.later(self._answer_in_task(question))
+            task = self._connection.later(self._answer_in_task(question))
+            # A task may be cancelled before it awaits the question.
+            task.add_done_callback(lambda _: question.drop(stopped()))
             return
         presence = self._incoming.presence
         if presence is not None:
@@ -188,6 +197,13 @@ class ShortExchange:
         if question is not None:
             question.drop(reason)
             self._refuse(reason)
+
+    def abort(self) -> None:
+        """Ends the request and its connection, where no answer can be given."""
+        question, self._question = self._question, None
+        if question is not None:
+            question.drop(stopped())
+        self._connection.transport.abort()
 
     def _leave(self) -> None:
         self.disconnected = True

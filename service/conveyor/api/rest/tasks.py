@@ -14,7 +14,7 @@ from conveyor.api.offload import num_values
 from conveyor.api.rest.answers import FORECAST_RESULT, SENTIMENT_RESULT, TAG_RESULT, write_answer
 from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskBody
 from conveyor.api.rest.door import Door, send_answer
-from conveyor.api.rest.incoming import Incoming, client_left
+from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.parsing import parse_body
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.gateway.call import Call
@@ -22,7 +22,7 @@ from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.question import Question
 from conveyor.spec import Task
 
-__all__ = ["Endpoint", "create_tasks"]
+__all__ = ["Ask", "Endpoint", "create_tasks"]
 
 BodyT = TypeVar("BodyT", bound=TaskBody)
 ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
@@ -90,12 +90,9 @@ class Endpoint(Generic[BodyT, ResultT]):
         return write_answer(self.result_type, answer)
 
     async def finish(self, call: Call, incoming: Incoming, question: Question[ResultT]) -> bytes | Response:
-        """The reply to a request whose question is asked already, and large. To be run in a task."""
-        try:
-            return await self.door.reply(call, incoming, lambda _: self._answer(question))
-        finally:
-            # A client that has left already is told so before the question is awaited.
-            question.drop(client_left())
+        """The reply to a request whose question is asked already, and large. To be run in a task, behind which its
+        caller drops the question: a client that has left is told so before it is awaited."""
+        return await self.door.reply(call, incoming, lambda _: self._answer(question))
 
     async def _answer(self, question: Question[ResultT]) -> bytes:
         answer = await question

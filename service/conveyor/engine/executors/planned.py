@@ -16,7 +16,7 @@ from conveyor.engine.executors.network import resolve_device
 from conveyor.engine.executors.torch_executor import Choice, TorchExecutor
 from conveyor.errors import PackageError, Problem
 from conveyor.repository.files import MANIFEST, PLAN_LOCK
-from conveyor.repository.plan_lock import DevicePlan, PlanLock, read_plan_lock
+from conveyor.repository.plan_lock import CandidateFigures, DevicePlan, PlanLock, read_plan_lock
 from conveyor.spec import RecurrentSpec
 
 __all__ = ["open_executor", "versions_of"]
@@ -100,12 +100,16 @@ class _Locked:
         source, plan = found
         executor, precision = plan.executor, plan.precision
         if self._only not in (None, precision):
-            fitting = [c for c in plan.candidates if c.precision == self._only and not c.refused]
+            fitting = [
+                figures
+                for figures in plan.candidates
+                if figures.precision == self._only and not figures.refused and self._runs(figures, device, spec)
+            ]
             if source != PLAN_LOCK:
-                fitting = [c for c in fitting if c.executor == KERNEL]
+                fitting = [figures for figures in fitting if figures.executor == KERNEL]
             source += f", {self._only} only"
             if not fitting:
-                return Choice(REFERENCE, f"{source}: nothing was measured")
+                return Choice(REFERENCE, f"{source}: nothing that runs here was measured")
             fastest = max(fitting, key=lambda figures: figures.speedup)
             executor, precision = fastest.executor, fastest.precision
         wanted = f"{executor} {precision}"
@@ -125,6 +129,10 @@ class _Locked:
                 installed=dict(installed),
             )
         return Choice(candidate, source)
+
+    def _runs(self, figures: CandidateFigures, device: torch.device, spec: RecurrentSpec) -> bool:
+        candidate = self._candidates.get(f"{figures.executor} {figures.precision}")
+        return candidate is not None and candidate.obstacle(device, spec) is None
 
 
 def _find_plan(lock: PlanLock, kind: str) -> tuple[str, DevicePlan] | None:
