@@ -354,7 +354,8 @@ class Simulation:
         # There is room for as many rows as at the start, so every request has given back what it held.
         with self._admission.admit(MODEL, self._schedule.admitted_rows, 10**9, self._loop.time(), math.inf):
             pass
-        assert not self._dispatcher._waiters
+        assert not self._dispatcher._posted
+        assert not len(self._dispatcher._alarms)
         assert not self._dispatcher._outboxes
 
     def _count(self, played: Played, ends: Sequence[list[float] | BaseException]) -> None:

@@ -223,14 +223,21 @@ class Dispatcher:
     def _fail(self, block: FailureBlock) -> None:
         # Rows of sessions may be items of one call, which shows the error once for each: it can be one object.
         error = self._error(block)
+        failed = []
         for row_id in block.ids:
             posted = self._posted.pop(row_id, None)
             if posted is None:
                 self.sessions.fail(row_id, error)
-            else:
+            elif not posted.is_over:
                 posted.error = self._error(block)
-                self._end(posted)
-                posted.on_over()
+                posted.is_over = True
+                failed.append(posted)
+        for posted in failed:
+            unanswered = self._forget(posted)
+            if unanswered:
+                # Not now: the engine may be in the middle of telling more failures.
+                self._loop.call_soon(self._engine.cancel, unanswered)
+            posted.on_over()
 
     def _expire(self, posted: Posted) -> None:
         posted.error = DeadlineExceeded("the deadline passed before the answer was ready")
@@ -240,10 +247,14 @@ class Dispatcher:
     def _end(self, posted: Posted) -> None:
         """Nobody waits any more for what is not answered."""
         posted.is_over = True
-        self._alarms.unset(posted)
-        unanswered = [row_id for row_id in posted.ids if self._posted.pop(row_id, None)]
+        unanswered = self._forget(posted)
         if unanswered:
             self._engine.cancel(unanswered)
+
+    def _forget(self, posted: Posted) -> list[int]:
+        """Returns the ids of its rows that are not answered."""
+        self._alarms.unset(posted)
+        return [row_id for row_id in posted.ids if self._posted.pop(row_id, None)]
 
     def _error(self, block: FailureBlock) -> ConveyorError:
         kind = error_named(block.error)
