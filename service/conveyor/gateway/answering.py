@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from conveyor.domain import ModelKey
 from conveyor.gateway.admission import Admission
 from conveyor.gateway.call import Call
-from conveyor.gateway.dispatcher import Dispatcher, Posted
+from conveyor.gateway.dispatcher import Dispatcher
 from conveyor.gateway.pace import Pace
 from conveyor.gateway.translation import Items
 from conveyor.wire.messages import Rows
@@ -33,10 +33,13 @@ _UNIT_S: Final = 1e-6
 
 
 class Answering:
-    """Answers items, in order. Event loop only; may raise any request error."""
+    """Answers items, in order. Event loop only; may raise any request error.
+
+    dispatcher: where their rows go.
+    """
 
     def __init__(self, dispatcher: Dispatcher, admission: Admission) -> None:
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._admission = admission
         # Of encoding, by model: tokenizers are fifty times apart.
         self._paces: defaultdict[ModelKey, Pace] = defaultdict(lambda: Pace(_UNIT_S))
@@ -54,7 +57,7 @@ class Answering:
         if rows is None:
             rows = await asyncio.to_thread(self._paces[key].take, _work(items), items.encode)
             self._learn(key, items, rows)
-        results = await self._dispatcher.run(call, key, rows)
+        results = await self.dispatcher.run(call, key, rows)
         if items.decodes_quickly(rows):
             return items.decode(results)
         return await asyncio.to_thread(items.decode, results)
@@ -73,7 +76,8 @@ class Answering:
         one by one says then what is wrong."""
         pace, works = self._paces[key], list(map(_work, several))
         unencoded: list[Rows | None] = [None] * len(several)
-        if max(works) > _INLINE_SIZE or not pace.is_quick(max(works), _INLINE_S):
+        largest = max(works)
+        if largest > _INLINE_SIZE or not pace.is_quick(largest, _INLINE_S):
             return unencoded
         encoded = pace.take(sum(works), lambda: several[0].encode_together(several))
         if encoded is None:
@@ -81,14 +85,6 @@ class Answering:
         for items, rows in zip(several, encoded, strict=True):
             self._learn(key, items, rows)
         return encoded
-
-    def post(self, call: Call, key: ModelKey, rows: Rows, on_over: Callable[[], None]) -> Posted:
-        """As `Dispatcher.post`."""
-        return self._dispatcher.post(call, key, rows, on_over)
-
-    def drop(self, posted: Posted) -> None:
-        """As `Dispatcher.drop`."""
-        self._dispatcher.drop(posted)
 
     def _learn(self, key: ModelKey, items: Items[ResultT], rows: Rows) -> None:
         self._admission.learn(key, items.size, sum(rows.lengths))

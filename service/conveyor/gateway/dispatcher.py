@@ -135,12 +135,9 @@ class Dispatcher:
             on_over: Called once, not from within this call, when every row is answered, one has failed or
                 `call.deadline` has passed; not if the rows are dropped before. Must not raise.
         """
-        count = len(rows.lengths)
-        posted = Posted(call, model, rows, self._take_ids(count), on_over)
-        if count == 1:
-            self._posted[posted.first_id] = posted
-        else:
-            self._posted.update(dict.fromkeys(posted.ids, posted))
+        posted = Posted(call, model, rows, self._take_ids(len(rows.lengths)), on_over)
+        for row_id in posted.ids:
+            self._posted[row_id] = posted
         self._alarms.set(posted, call.deadline)
         self._put_out(posted)
         return posted

@@ -71,7 +71,7 @@ class Question(Generic[ResultT]):
                 self._rows = self._answering.encode_if_quick(self._key, self._items)
             if self._rows is None or not self._items.decodes_quickly(self._rows):
                 return False
-            self._posted = self._answering.post(self._call, self._key, self._rows, on_over)
+            self._posted = self._answering.dispatcher.post(self._call, self._key, self._rows, on_over)
         except BaseException as fault:
             self._leave(fault)
             raise
@@ -93,7 +93,7 @@ class Question(Generic[ResultT]):
     def drop(self, reason: ConveyorError) -> None:
         """Ends it, whether it was begun or not; nothing happens if it has ended."""
         if self._posted is not None:
-            self._answering.drop(self._posted)
+            self._answering.dispatcher.drop(self._posted)
         self._leave(reason)
 
     async def _in_task(self) -> Answer[ResultT]:

@@ -43,8 +43,8 @@ class Together:
     """Takes exchanges through their steps: many through one step, then all of them through the next, at the end of each
     turn of the event loop.
 
-    What a step runs and looks up then stays in the processor's caches from one request to the next. One request after
-    another, each from its first step to its last, took a third more (docs/architecture.md).
+    What a step runs and looks up then stays in the processor's caches from one request to the next
+    (docs/architecture.md has figures).
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -125,8 +125,8 @@ class ShortExchange:
         self._body = body
         self._lifecycle = lifecycle
         self._call = endpoint.door.call(endpoint.task, incoming)
-        # While the engine has it.
         self._ask: Ask[Any] | None = None
+        # From when the gateway has let it in until the engine has answered.
         self._question: Question[Any] | None = None
         self._result: Answer[Any] | None = None
         self._reply: bytes | Response = b""
