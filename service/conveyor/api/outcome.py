@@ -11,7 +11,7 @@ from conveyor.gateway.call import Call
 from conveyor.telemetry.logs import log_request
 from conveyor.telemetry.metrics import Metrics
 
-__all__ = ["record_message", "record_outcome", "record_stream", "show_failures", "shown_error", "stopped"]
+__all__ = ["failed", "record_message", "record_outcome", "record_stream", "show_failures", "shown_error", "stopped"]
 
 _log: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger("conveyor.api")
 
@@ -22,6 +22,11 @@ def shown_error(fault: Exception, request_id: str) -> ConveyorError:
     if isinstance(fault, ConveyorError) and not isinstance(fault, (Internal, PackageError)):
         return fault
     _log.error("request failed inside the server", request_id=request_id, exc_info=fault)
+    return failed(request_id)
+
+
+def failed(request_id: str) -> Internal:
+    """Returns what a request is told that met a fault of the server."""
     return Internal(f"the server failed; when reporting this, quote the request id {request_id}")
 
 

@@ -15,8 +15,9 @@ from conveyor.api.rest.door import Door
 from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.presence import Presence
 from conveyor.api.rest.protocol import Connection
-from conveyor.api.rest.short import ShortExchange, Together
+from conveyor.api.rest.short import ShortExchange
 from conveyor.api.rest.tasks import create_tasks
+from conveyor.api.small import Together
 from conveyor.gateway.limits import Limits
 from conveyor.lifecycle.phase import Lifecycle
 from conveyor.telemetry.metrics import Metrics
@@ -40,7 +41,9 @@ def exchange(
     )
     incoming = Incoming("an id", time.monotonic(), {}, presence)
     body = b'{"inputs": "%b"}' % text.encode()
-    short = ShortExchange(cast(Connection, connection), endpoint, incoming, body, Lifecycle(), keep_alive=True)
+    short = ShortExchange(
+        cast(Connection, connection), endpoint, incoming, presence, body, Lifecycle(), keep_alive=True
+    )
     return short, presence
 
 
@@ -52,7 +55,7 @@ def test_a_client_that_left_before_its_request_was_begun_ends_it() -> None:
         together = Together(asyncio.get_running_loop())
         short, presence = exchange(gateway, metrics, together, lambda _: None, "wait")
         presence.leave()
-        together.put(short, ShortExchange.read)
+        short.start()
         await asyncio.sleep(0)
         assert not gateway.waiting.is_set()
         return metrics.render()
@@ -77,7 +80,7 @@ def test_a_request_that_fails_between_its_steps_takes_no_other_along() -> None:
         loop.set_exception_handler(lambda _, context: faults.append(context))
         together = Together(loop)
         for text, write in (("one", written.append), ("two", fail), ("three", written.append)):
-            together.put(exchange(FakeGateway(), Metrics(), together, write, text)[0], ShortExchange.read)
+            exchange(FakeGateway(), Metrics(), together, write, text)[0].start()
         async with asyncio.timeout(10):
             while not (faults and len(written) == 2):  # noqa: ASYNC110  nothing announces it
                 await asyncio.sleep(0)
@@ -101,7 +104,7 @@ def test_requests_that_cannot_be_encoded_together_are_encoded_one_by_one(monkeyp
     async def answer() -> None:
         together = Together(asyncio.get_running_loop())
         for text in ("one", "two"):
-            together.put(exchange(FakeGateway(), Metrics(), together, written.append, text)[0], ShortExchange.read)
+            exchange(FakeGateway(), Metrics(), together, written.append, text)[0].start()
         async with asyncio.timeout(10):
             while len(written) < 2:  # noqa: ASYNC110  nothing announces it
                 await asyncio.sleep(0)

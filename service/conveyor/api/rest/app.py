@@ -21,8 +21,8 @@ from conveyor.api.rest.openapi import describe
 from conveyor.api.rest.service import add_service_routes
 from conveyor.api.rest.session_socket import SessionSockets
 from conveyor.api.rest.sessions import SessionRoutes
-from conveyor.api.rest.short import Together
 from conveyor.api.rest.tasks import Endpoint, create_tasks
+from conveyor.api.small import Together
 from conveyor.errors import ConveyorError
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.limits import Limits

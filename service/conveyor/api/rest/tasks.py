@@ -16,19 +16,17 @@ from conveyor.api.rest.bodies import ForecastBody, SentimentBody, TagBody, TaskB
 from conveyor.api.rest.door import Door, send_answer
 from conveyor.api.rest.incoming import Incoming
 from conveyor.api.rest.parsing import parse_body
+from conveyor.api.small import Ask
 from conveyor.domain import Answer, Forecast, Sentiment, Tagging
 from conveyor.gateway.call import Call
 from conveyor.gateway.gateway import Gateway
 from conveyor.gateway.question import Question
 from conveyor.spec import Task
 
-__all__ = ["Ask", "Endpoint", "create_tasks"]
+__all__ = ["Endpoint", "create_tasks"]
 
 BodyT = TypeVar("BodyT", bound=TaskBody)
 ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
-
-# A request that was read: what is left is to ask the gateway, on the event loop.
-Ask = Callable[[Call], Question[ResultT]]
 
 
 def create_tasks(gateway: Gateway, door: Door) -> Mapping[str, Endpoint[Any, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from conveyor.api.deadline import Lifetime
 from conveyor.api.outcome import stopped
+from conveyor.api.small import SmallRequest
 from conveyor.errors import Unavailable
 from conveyor.lifecycle.alarms import Alarms
 
@@ -23,6 +24,15 @@ class RunningCalls:
     def __init__(self) -> None:
         self._calls: Alarms[Lifetime] = Alarms(Lifetime.expire)
         self._streams: Alarms[Lifetime] = Alarms(Lifetime.expire)
+        self._small: set[SmallRequest[Any]] = set()
+
+    def add(self, request: SmallRequest[Any]) -> None:
+        """Has `stop` end a request too that sees to its deadline itself."""
+        self._small.add(request)
+
+    def discard(self, request: SmallRequest[Any]) -> None:
+        """Takes it back."""
+        self._small.discard(request)
 
     def stream_until(self, deadline: float) -> Lifetime:
         """As `one_until`, for the part of a stream in which messages are taken in; ended by `end_streams` too.
@@ -49,6 +59,8 @@ class RunningCalls:
 
     def stop(self) -> None:
         """Ends every call that runs, and every stream."""
+        for request in list(self._small):
+            request.end(stopped())
         for lifetime in [*self._calls, *self._streams]:
             lifetime.end(stopped())
 

@@ -1,0 +1,258 @@
+"""Unary calls: each message in, through the gateway, and a message or a status out.
+
+Handlers take and give bytes: a message that gRPC parses itself fails as a fault of the server, without a field.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NoReturn, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from conveyor.api.deadline import LONGEST_TIMEOUT_S
+from conveyor.api.offload import INLINE_BYTES, Offload, forecast_size, num_values
+from conveyor.api.outcome import failed, record_outcome, shown_error
+from conveyor.api.priority import PRIORITY_HEADER, priority_of
+from conveyor.api.request_id import accept_request_id
+from conveyor.api.rpc.errors import REQUEST_ID_KEY, STATUS, error_metadata
+from conveyor.api.rpc.parsing import parse_message
+from conveyor.api.rpc.running import RunningCalls
+from conveyor.api.shown import clamp
+from conveyor.api.small import Ask, SmallRequest, Together
+from conveyor.domain import Answer, Forecast, Sentiment, Tagging
+from conveyor.errors import Cancelled, Code, ConveyorError, DeadlineExceeded, PayloadTooLarge
+from conveyor.gateway.advancing import Advances
+from conveyor.gateway.call import Call
+from conveyor.gateway.limits import Limits
+from conveyor.spec import Task
+from conveyor.telemetry.metrics import Metrics
+from conveyor.wire.messages import NO_DEADLINE
+
+__all__ = ["Context", "Door", "Method", "Reading", "refuse", "request_id_of"]
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResultT = TypeVar("ResultT", Sentiment, Tagging, Forecast)
+AnswerT = TypeVar("AnswerT", Answer[Sentiment], Answer[Tagging], Answer[Forecast], Advances)
+AwaitableT = TypeVar("AwaitableT", bound=Awaitable[Any], covariant=True)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+_PRIORITY_KEY = PRIORITY_HEADER.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the calls share."""
+
+    metrics: Metrics
+    limits: Limits
+    running: RunningCalls
+    offload: Offload
+    together: Together
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[AwaitableT]):
+    """A request that was read.
+
+    ask: what is left: to ask the gateway, on the event loop.
+    field: the name in the message of a field that the gateway names in JSON notation.
+    """
+
+    ask: Callable[[Call], AwaitableT]
+    field: Callable[[str], str] = str
+
+    def renamed(self, error: ConveyorError) -> ConveyorError:
+        """The error, about a field of the message."""
+        if error.field is not None:
+            error.field = self.field(error.field)
+        return error
+
+
+class _Arrival:
+    """What came with a call beside its message."""
+
+    __slots__ = ("_context", "_metadata", "request_id", "started_s")
+
+    def __init__(self, context: Context) -> None:
+        self.started_s = time.monotonic()
+        self._context = context
+        self._metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self.request_id = accept_request_id(_text(self._metadata, REQUEST_ID_KEY))
+
+    def set_terms(self, call: Call, limits: Limits) -> None:
+        """Takes over how urgent the call is, and when its time is up.
+
+        Raises:
+            InvalidArgument: What its metadata say of that is not what is accepted.
+        """
+        remaining_s: float | None = self._context.time_remaining()
+        if remaining_s is None:
+            call.deadline = self.started_s + limits.request_timeout_s
+        else:
+            call.deadline = time.monotonic() + min(remaining_s, LONGEST_TIMEOUT_S)
+        call.priority = priority_of(_text(self._metadata, _PRIORITY_KEY))
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[RequestT, AnswerT]):
+    """One method: how its message is read, and what answers it.
+
+    is_task: whether what answers is a `Question`.
+    """
+
+    task: Task
+    request_type: type[RequestT]
+    reading: Callable[[RequestT], Reading[Awaitable[AnswerT]]]
+    response: Callable[[AnswerT], Message]
+    door: Door
+    is_task: bool = True
+
+    async def answer(self, raw: bytes, context: Context) -> bytes:
+        """Answers one call."""
+        arrival = _Arrival(context)
+        call = Call(self.task, "grpc", arrival.request_id, NO_DEADLINE)
+        reply: bytes | ConveyorError | None
+        if self.is_task and len(raw) <= INLINE_BYTES:
+            small = _SmallCall(self, arrival, call, raw)
+            self.door.running.add(small)
+            small.start()
+            try:
+                reply = await small.replied
+            except asyncio.CancelledError:
+                small.leave()
+                raise
+            finally:
+                self.door.running.discard(small)
+            if reply is None:
+                reply = await self._reply_in_task(arrival, call, lambda: self._answer(small.handed_over(), call))
+        else:
+            reply = await self._reply_in_task(arrival, call, lambda: self._read_and_answer(raw, call))
+        if isinstance(reply, ConveyorError):
+            await refuse(context, reply, arrival.request_id)
+        context.set_trailing_metadata(((REQUEST_ID_KEY, arrival.request_id),))
+        return reply
+
+    async def _reply_in_task(
+        self, arrival: _Arrival, call: Call, work: Callable[[], Awaitable[bytes]]
+    ) -> bytes | ConveyorError:
+        code = Code.INTERNAL
+        try:
+            arrival.set_terms(call, self.door.limits)
+            with self.door.running.one_until(call.deadline):
+                payload = await work()
+            code = Code.OK
+        except asyncio.CancelledError:
+            code = left(call).code
+            raise
+        except Exception as fault:
+            error = shown_error(fault, call.request_id)
+            code = error.code
+            return error
+        finally:
+            record_outcome(self.door.metrics, call, code, arrival.started_s)
+        return payload
+
+    async def _read_and_answer(self, raw: bytes, call: Call) -> bytes:
+        return await self._answer(await self.door.offload.read(len(raw), lambda: self.read(raw)), call)
+
+    async def _answer(self, reading: Reading[Awaitable[AnswerT]], call: Call) -> bytes:
+        try:
+            answer = await reading.ask(call)
+        except ConveyorError as error:
+            raise reading.renamed(error) from None
+        size = num_values(answer) if isinstance(answer, Answer) else sum(map(forecast_size, answer.results.values()))
+        return await self.door.offload.write(size, lambda: self.write(answer))
+
+    def read(self, raw: bytes) -> Reading[Awaitable[AnswerT]]:
+        """A message, checked.
+
+        Raises:
+            PayloadTooLarge: It is over the limit.
+            InvalidArgument: It is not what the method takes.
+        """
+        limit_bytes = self.door.limits.body_bytes
+        if len(raw) > limit_bytes:
+            raise PayloadTooLarge(f"the message is too large; at most {limit_bytes} bytes are accepted")
+        return self.reading(parse_message(self.request_type, raw))
+
+    def write(self, answer: AnswerT) -> bytes:
+        """The message of an answer."""
+        return self.response(answer).SerializeToString()
+
+
+class _SmallCall(SmallRequest[bytes | ConveyorError]):
+    """A call that needs gRPC's task alone.
+
+    replied: what is to be sent; None if a task is to answer what is `handed_over`.
+    """
+
+    __slots__ = ("_arrival", "_method", "_reading", "replied")
+
+    def __init__(self, method: Method[Any, Any], arrival: _Arrival, call: Call, raw: bytes) -> None:
+        super().__init__(method.door.together, method.door.metrics, call, raw, arrival.started_s)
+        self._method = method
+        self._arrival = arrival
+        self._reading: Reading[Any] | None = None
+        self.replied: asyncio.Future[bytes | ConveyorError | None] = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        """Ends the call, whose caller has left, or stopped waiting."""
+        self.end(left(self._call))
+
+    def handed_over(self) -> Reading[Any]:
+        """What is left to be done of a call that is not small after all."""
+        question, reading = self.hand_over(), self._reading
+        assert reading is not None
+        return replace(reading, ask=lambda _: question)
+
+    def _read(self, raw: bytes) -> Ask[Any]:
+        self._arrival.set_terms(self._call, self._method.door.limits)
+        reading: Reading[Any] = self._method.read(raw)
+        self._reading = reading
+        return reading.ask
+
+    def _await(self) -> None:
+        # A call that was cancelled in this turn will be left.
+        if not self.replied.done():
+            self.replied.set_result(None)
+
+    def _write(self, answer: Answer[Any]) -> bytes:
+        return self._method.write(answer)
+
+    def _refusal(self, error: ConveyorError) -> ConveyorError:
+        return error if self._reading is None else self._reading.renamed(error)
+
+    def _send(self, reply: bytes | ConveyorError) -> None:
+        if not self.replied.done():
+            self.replied.set_result(reply)
+
+    def _cut_off(self) -> None:
+        self._send(failed(self._call.request_id))
+
+
+def left(call: Call) -> ConveyorError:
+    """The end of a call whose handler gRPC has cancelled: it does so when the caller leaves, and at its deadline."""
+    if time.monotonic() < call.deadline:
+        return Cancelled("the caller left")
+    return DeadlineExceeded("the deadline passed before the answer")
+
+
+async def refuse(context: Context, error: ConveyorError, request_id: str) -> NoReturn:
+    """Ends a call with an error."""
+    await context.abort(STATUS[type(error)], clamp(error.message), error_metadata(error, request_id))
+
+
+def request_id_of(context: Context) -> str:
+    """The request id that came with a call, or a new one."""
+    return _Arrival(context).request_id
+
+
+def _text(metadata: Mapping[str, str | bytes], key: str) -> str | None:
+    given = metadata.get(key)
+    return given if isinstance(given, str) else None

@@ -1,0 +1,256 @@
+"""Small task requests, whatever their protocol: from their bytes to an answer or an error, without a task for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from conveyor.api.outcome import record_outcome, shown_error, stopped
+from conveyor.domain import Answer
+from conveyor.errors import Code, ConveyorError
+from conveyor.gateway.call import Call
+from conveyor.gateway.question import Question
+from conveyor.telemetry.metrics import Metrics
+
+__all__ = ["Ask", "SmallRequest", "Together"]
+
+ReplyT = TypeVar("ReplyT")
+ResultT = TypeVar("ResultT")
+
+# A request that was read: what is left is to ask the gateway, on the event loop.
+Ask = Callable[[Call], Question[ResultT]]
+
+# Returns the step that follows; None if none does, or not yet.
+Step = Callable[["SmallRequest[Any]"], "Step | None"]
+
+
+class Together:
+    """Takes requests through their steps: many through one step, then all of them through the next, at the end of each
+    turn of the event loop.
+
+    What a step runs and looks up then stays in the processor's caches from one request to the next
+    (docs/architecture.md has figures).
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: dict[Step, list[SmallRequest[Any]]] = {step: [] for step in STEPS}
+        self._is_due = False
+
+    def put(self, request: SmallRequest[Any], step: Step) -> None:
+        """Has a request take a step in this turn, or in the next one if the step's time in this one is over."""
+        self._waiting[step].append(request)
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._go)
+
+    def _go(self) -> None:
+        for step, requests in self._waiting.items():
+            if requests:
+                self._waiting[step] = []
+                if step is SmallRequest.begin:
+                    SmallRequest.encode(requests)
+                for request in requests:
+                    try:
+                        following = step(request)
+                    except Exception as fault:
+                        following = self._after(fault, request, step)
+                    if following is not None:
+                        self._waiting[following].append(request)
+        self._is_due = any(self._waiting.values())
+        if self._is_due:
+            self._loop.call_soon(self._go)
+
+    def _after(self, fault: Exception, request: SmallRequest[Any], step: Step) -> Step | None:
+        """What follows a step that failed. The requests behind it are not to feel it."""
+        try:
+            if step not in _UNANSWERABLE:
+                return request.fail(fault)
+        except Exception as another:
+            fault = another
+        context = {"message": "a request failed while it was being answered", "exception": fault}
+        self._loop.call_exception_handler(context)
+        request.abort()
+        return None
+
+
+class SmallRequest(ABC, Generic[ReplyT]):
+    """One request and its reply, in steps. It begins with `start`.
+
+    Args:
+        raw: Its bytes.
+        started_s: Monotonic seconds of its arrival.
+    """
+
+    __slots__ = (
+        "_ask",
+        "_call",
+        "_code",
+        "_ended",
+        "_metrics",
+        "_question",
+        "_raw",
+        "_reply",
+        "_result",
+        "_started_s",
+        "_together",
+    )
+
+    def __init__(self, together: Together, metrics: Metrics, call: Call, raw: bytes, started_s: float) -> None:
+        self._together = together
+        self._metrics = metrics
+        self._call = call
+        self._raw = raw
+        self._started_s = started_s
+        self._ask: Ask[Any] | None = None
+        # From when the gateway has let it in until the engine has answered.
+        self._question: Question[Any] | None = None
+        self._result: Answer[Any] | None = None
+        self._reply: ReplyT | None = None
+        self._code = Code.INTERNAL
+        # Why it is not to be begun.
+        self._ended: ConveyorError | None = None
+
+    def start(self) -> None:
+        """Has it read and answered, when all that came in this turn of the loop is there."""
+        self._together.put(self, SmallRequest.read)
+
+    def end(self, reason: ConveyorError) -> None:
+        """Ends the request, which is answered with `reason`, unless the engine has answered it or a task does."""
+        if self._drop(reason):
+            self._together.put(self, self._refuse(reason))
+        else:
+            self._ended = reason
+
+    def read(self) -> Step:
+        """Reads its terms and its items."""
+        raw, self._raw = self._raw, b""
+        self._ask = self._read(raw)
+        return SmallRequest.ask
+
+    def ask(self) -> Step:
+        """Has the gateway let the request in."""
+        # It holds the items.
+        ask, self._ask = self._ask, None
+        assert ask is not None
+        if self._ended is not None:
+            return self._refuse(self._ended)
+        self._question = ask(self._call)
+        return SmallRequest.begin
+
+    @staticmethod
+    def encode(requests: Sequence[SmallRequest[Any]]) -> None:
+        """Encodes the requests that are begun next."""
+        questions = [request._question for request in requests if request._question is not None]
+        # Those that could not be encoded together are encoded one by one, which says of each what was wrong.
+        with contextlib.suppress(Exception):
+            questions[0].encode_together(questions)
+
+    def begin(self) -> None:
+        """Sends the request to the engine."""
+        question = self._question
+        if question is None:
+            # Ended in this turn.
+            return
+        if not question.begin(self._over):
+            self._await()
+
+    def _over(self) -> None:
+        self._together.put(self, SmallRequest.answer)
+
+    def answer(self) -> Step | None:
+        """Takes the answer of the engine."""
+        question, self._question = self._question, None
+        if question is None:
+            # Ended in the turn in which the answer came.
+            return None
+        self._result = question.answer()
+        return SmallRequest.write
+
+    def hand_over(self) -> Question[Any]:
+        """The question of a request that is not small after all: from now on it is the caller's."""
+        question, self._question = self._question, None
+        assert question is not None
+        return question
+
+    def write(self) -> Step:
+        """Makes the reply of the answer."""
+        result, self._result = self._result, None
+        assert result is not None
+        self._reply, self._code = self._write(result), Code.OK
+        return SmallRequest.record
+
+    def fail(self, fault: Exception) -> Step:
+        """Makes the reply of what went wrong in a step before."""
+        error = shown_error(fault, self._call.request_id)
+        self._drop(error)
+        return self._refuse(error)
+
+    def _refuse(self, error: ConveyorError) -> Step:
+        self._reply, self._code = self._refusal(error), error.code
+        return SmallRequest.record
+
+    def record(self) -> Step:
+        """Counts and logs the request."""
+        record_outcome(self._metrics, self._call, self._code, self._started_s)
+        return SmallRequest.send
+
+    def send(self) -> None:
+        """Sends the reply, which it keeps no longer."""
+        reply, self._reply = self._reply, None
+        assert reply is not None
+        self._send(reply)
+
+    def abort(self) -> None:
+        """Ends the request where no reply can be given."""
+        self._drop(stopped())
+        self._cut_off()
+
+    def _drop(self, reason: ConveyorError) -> bool:
+        """Takes the request back from the gateway; returns whether it was there."""
+        question, self._question = self._question, None
+        if question is not None:
+            question.drop(reason)
+        return question is not None
+
+    @abstractmethod
+    def _read(self, raw: bytes) -> Ask[Any]:
+        """Sets the call's terms and reads the items; may raise any request error."""
+
+    @abstractmethod
+    def _await(self) -> None:
+        """Has a task answer what is not small."""
+
+    @abstractmethod
+    def _write(self, answer: Answer[Any]) -> ReplyT:
+        """The reply that is an answer."""
+
+    @abstractmethod
+    def _refusal(self, error: ConveyorError) -> ReplyT:
+        """The reply that is an error."""
+
+    @abstractmethod
+    def _send(self, reply: ReplyT) -> None:
+        """Sends the reply, if anybody is there."""
+
+    @abstractmethod
+    def _cut_off(self) -> None:
+        """Leaves no caller waiting for ever."""
+
+
+# What a request goes through, in this order.
+STEPS: Final[Sequence[Step]] = (
+    SmallRequest.read,
+    SmallRequest.ask,
+    SmallRequest.begin,
+    SmallRequest.answer,
+    SmallRequest.write,
+    SmallRequest.record,
+    SmallRequest.send,
+)
+
+# Whose faults can't be told to the caller: it may have an answer, and is counted.
+_UNANSWERABLE: Final = frozenset((SmallRequest.record, SmallRequest.send))
