@@ -357,6 +357,7 @@ class Simulation:
         assert not self._dispatcher._posted
         assert not len(self._dispatcher._alarms)
         assert not self._dispatcher._outboxes
+        assert not self._dispatcher._blocks
 
     def _count(self, played: Played, ends: Sequence[list[float] | BaseException]) -> None:
         outcomes = [self._outcome(number, end) for number, end in enumerate(ends)]

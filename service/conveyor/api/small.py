@@ -28,17 +28,32 @@ Step = Callable[["SmallRequest[Any]"], "Step | None"]
 
 
 class Together:
-    """Takes requests through their steps: many through one step, then all of them through the next, at the end of each
-    turn of the event loop.
+    """Takes requests through their steps: many through one step, then all of them through the next.
 
     What a step runs and looks up then stays in the processor's caches from one request to the next
     (docs/architecture.md has figures).
+
+    Args:
+        gather: Calls what it is given once, when requests that have come by then are to be read; not at once.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, gather: Callable[[Callable[[], None]], object]) -> None:
         self._loop = loop
+        self._gather = gather
         self._waiting: dict[Step, list[SmallRequest[Any]]] = {step: [] for step in STEPS}
+        self._unread: list[SmallRequest[Any]] = []
         self._is_due = False
+
+    def start(self, request: SmallRequest[Any]) -> None:
+        """Has a request read and answered, with those that come meanwhile."""
+        self._unread.append(request)
+        if len(self._unread) == 1:
+            self._gather(self._read)
+
+    def _read(self) -> None:
+        unread, self._unread = self._unread, []
+        self._waiting[SmallRequest.read] += unread
+        self._take_steps()
 
     def put(self, request: SmallRequest[Any], step: Step) -> None:
         """Has a request take a step in this turn, or in the next one if the step's time in this one is over."""
@@ -48,6 +63,12 @@ class Together:
             self._loop.call_soon(self._go)
 
     def _go(self) -> None:
+        self._take_steps()
+        self._is_due = any(self._waiting.values())
+        if self._is_due:
+            self._loop.call_soon(self._go)
+
+    def _take_steps(self) -> None:
         for step, requests in self._waiting.items():
             if requests:
                 self._waiting[step] = []
@@ -60,9 +81,6 @@ class Together:
                         following = self._after(fault, request, step)
                     if following is not None:
                         self._waiting[following].append(request)
-        self._is_due = any(self._waiting.values())
-        if self._is_due:
-            self._loop.call_soon(self._go)
 
     def _after(self, fault: Exception, request: SmallRequest[Any], step: Step) -> Step | None:
         """What follows a step that failed. The requests behind it are not to feel it."""
@@ -115,8 +133,8 @@ class SmallRequest(ABC, Generic[ReplyT]):
         self._ended: ConveyorError | None = None
 
     def start(self) -> None:
-        """Has it read and answered, when all that came in this turn of the loop is there."""
-        self._together.put(self, SmallRequest.read)
+        """Has it read and answered."""
+        self._together.start(self)
 
     def end(self, reason: ConveyorError) -> None:
         """Ends the request, which is answered with `reason`, unless the engine has answered it or a task does."""

@@ -24,6 +24,9 @@ __all__ = ["Dispatcher", "Posted", "RowResult"]
 # How long rows wait at most for company while the engine has others of ours, which it could not leave for them: a block
 # costs both sides as much as ten rows.
 _GATHER_S = 0.001
+# How long requests that come one by one wait to be read together, while the engine has two blocks of ours or more, of
+# which it takes one next: about as long as a batch.
+_GATHER_BEHIND_S = 0.004
 # A request of so many rows is company enough.
 _COMPANY = 32
 
@@ -36,6 +39,15 @@ RowResult = Mapping[str, npt.NDArray[np.generic]]
 _NO_RESULT: RowResult = {}
 
 
+class _Block:
+    """Requests whose rows were sent together, until none of them waits for any."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+
+
 class Posted:
     """A request's rows while they are in the engine, or on their way there, and what became of them.
 
@@ -43,7 +55,19 @@ class Posted:
     error: the first failure among the rows, or `DeadlineExceeded`.
     """
 
-    __slots__ = ("awaited", "call", "error", "first_id", "is_over", "model", "on_over", "remaining", "results", "rows")
+    __slots__ = (
+        "awaited",
+        "block",
+        "call",
+        "error",
+        "first_id",
+        "is_over",
+        "model",
+        "on_over",
+        "remaining",
+        "results",
+        "rows",
+    )
 
     def __init__(self, call: Call, model: ModelKey, rows: Rows, first_id: int, on_over: Callable[[], None]) -> None:
         count = len(rows.lengths)
@@ -56,6 +80,7 @@ class Posted:
         self.remaining = count
         self.error: ConveyorError | None = None
         self.is_over = False
+        self.block: _Block | None = None
         # What a task waits for, if one does.
         self.awaited: asyncio.Future[None] | None = None
 
@@ -100,8 +125,13 @@ class Dispatcher:
         self._posted: dict[int, Posted] = {}
         self._alarms: Alarms[Posted] = Alarms(self._expire, clock)
         self._outboxes: dict[ModelKey, list[Posted]] = {}
-        # While rows are held back.
+        # Who is told before rows are sent.
+        self._readers: list[Callable[[], None]] = []
+        # When that will be, `-inf` for the end of this tick, and the timer while it is put off.
+        self._due_at = math.inf
         self._holding: asyncio.TimerHandle | None = None
+        # Those that have been sent, until the last of their requests is over.
+        self._blocks = 0
         self._flushed = -math.inf
         self.sessions = SessionRowsDispatcher(engine, self._take_ids, clock)
         engine.connect(self._on_reply)
@@ -152,39 +182,56 @@ class Dispatcher:
         self._next_id += count
         return first
 
+    def gather(self, read: Callable[[], None]) -> None:
+        """Calls `read` once, when requests that have come by then should be read and posted: at the end of this tick,
+        or where rows would be held back, just before they are sent; longer than rows while the engine has enough to
+        do. Must not raise."""
+        self._readers.append(read)
+        gather_s = _GATHER_BEHIND_S if self._blocks > 1 else _GATHER_S
+        self._flush_at(self._flushed + gather_s if self._posted else -math.inf)
+
     def _put_out(self, posted: Posted) -> None:
         rows = len(posted.results)
-        if not self._outboxes:
-            needs_company = rows < _COMPANY and len(self._posted) > rows
-            held_s = self._flushed + _GATHER_S - self._clock() if needs_company else 0.0
-            if held_s > 0.0:
-                self._holding = self._loop.call_later(held_s, self._flush)
-            else:
-                self._loop.call_soon(self._flush)
-        elif rows >= _COMPANY:
-            self._hold_no_longer()
         self._outboxes.setdefault(posted.model, []).append(posted)
+        needs_company = rows < _COMPANY and len(self._posted) > rows
+        self._flush_at(self._flushed + _GATHER_S if needs_company else -math.inf)
 
-    def _hold_no_longer(self) -> None:
-        """Sends what is held back at the end of this tick."""
+    def _flush_at(self, moment: float) -> None:
+        """Has what waits sent at this moment, if not before; at the end of this tick if it is past."""
+        if moment >= self._due_at:
+            return
         if self._holding is not None:
             self._holding.cancel()
-            self._holding = None
+        held_s = moment - self._clock()
+        if held_s > 0.0:
+            self._due_at, self._holding = moment, self._loop.call_later(held_s, self._flush)
+        else:
+            self._due_at, self._holding = -math.inf, None
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._holding = None
+        readers, self._readers = self._readers, []
+        try:
+            for read in readers:
+                read()
+        finally:
+            self._due_at, self._holding = math.inf, None
         self._flushed = self._clock()
         outboxes, self._outboxes = self._outboxes, {}
         for model, requests in outboxes.items():
             # A caller may have gone between posting and this tick's end: its rows are nobody's.
             wanted = [posted for posted in requests if posted.is_wanted]
             if wanted:
-                self._engine.submit(_block(model, wanted))
+                self._blocks += 1
+                block = _Block(len(wanted))
+                for posted in wanted:
+                    posted.block = block
+                self._engine.submit(_row_block(model, wanted))
 
     def _on_reply(self, reply: Reply) -> None:
-        # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
-        self._hold_no_longer()
+        if self._holding is not None:
+            # The engine may be idle now. Not at once: those that are answered may ask again in this tick.
+            self._flush_at(-math.inf)
         if isinstance(reply, ResultBlock):
             self._observe(reply.report)
             self._deliver(reply)
@@ -215,6 +262,7 @@ class Dispatcher:
                     over.append(posted)
         for posted in over:
             self._alarms.unset(posted)
+            self._leave_block(posted)
             posted.on_over()
 
     def _fail(self, block: FailureBlock) -> None:
@@ -251,7 +299,15 @@ class Dispatcher:
     def _forget(self, posted: Posted) -> list[int]:
         """Returns the ids of its rows that are not answered."""
         self._alarms.unset(posted)
+        self._leave_block(posted)
         return [row_id for row_id in posted.ids if self._posted.pop(row_id, None)]
+
+    def _leave_block(self, posted: Posted) -> None:
+        block = posted.block
+        if block is not None:
+            block.waiting -= 1
+            if not block.waiting:
+                self._blocks -= 1
 
     def _error(self, block: FailureBlock) -> ConveyorError:
         kind = error_named(block.error)
@@ -270,7 +326,7 @@ def _row_results(block: ResultBlock) -> Iterable[RowResult]:
         start = end
 
 
-def _block(model: ModelKey, requests: Sequence[Posted]) -> RowBlock:
+def _row_block(model: ModelKey, requests: Sequence[Posted]) -> RowBlock:
     """The rows of some requests."""
     ids: list[int] = []
     deadlines: list[float] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from conveyor.domain import Forecast, ModelKey, Sentiment, Series, Tagging
@@ -52,6 +52,11 @@ class Gateway:
         self._limits = limits
         self._reception = Reception(lifecycle, admission, metrics, limits.request_timeout_s)
         self.sessions = Sessions(catalogue, dispatcher, self._reception, limits)
+
+    def gather(self, read: Callable[[], None]) -> None:
+        """Calls `read` once, when requests that have come by then should be read and asked: soon, or together with
+        others while the engine is busy. For requests of which the event loop is told one by one. Must not raise."""
+        self._answering.dispatcher.gather(read)
 
     def sentiment(
         self, call: Call, inputs: Sequence[str], model: str | None, version: str | None

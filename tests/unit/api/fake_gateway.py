@@ -79,6 +79,10 @@ class FakeGateway:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def gather(self, read: Callable[[], None]) -> None:
+        """Waits for nobody."""
+        asyncio.get_running_loop().call_soon(read)
+
     @question
     async def sentiment(
         self, call: Call, inputs: Sequence[str], model: str | None, version: str | None

@@ -52,7 +52,7 @@ def test_a_client_that_left_before_its_request_was_begun_ends_it() -> None:
 
     async def leave_early() -> bytes:
         metrics, gateway = Metrics(), FakeGateway()
-        together = Together(asyncio.get_running_loop())
+        together = Together(asyncio.get_running_loop(), gateway.gather)
         short, presence = exchange(gateway, metrics, together, lambda _: None, "wait")
         presence.leave()
         short.start()
@@ -78,7 +78,7 @@ def test_a_request_that_fails_between_its_steps_takes_no_other_along() -> None:
         loop = asyncio.get_running_loop()
         faults: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: faults.append(context))
-        together = Together(loop)
+        together = Together(loop, loop.call_soon)
         for text, write in (("one", written.append), ("two", fail), ("three", written.append)):
             exchange(FakeGateway(), Metrics(), together, write, text)[0].start()
         async with asyncio.timeout(10):
@@ -102,7 +102,8 @@ def test_requests_that_cannot_be_encoded_together_are_encoded_one_by_one(monkeyp
     monkeypatch.setattr(FakeQuestion, "encode_together", staticmethod(fail))
 
     async def answer() -> None:
-        together = Together(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        together = Together(loop, loop.call_soon)
         for text in ("one", "two"):
             exchange(FakeGateway(), Metrics(), together, written.append, text)[0].start()
         async with asyncio.timeout(10):

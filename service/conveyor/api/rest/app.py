@@ -51,10 +51,11 @@ class App:
         sockets: SessionSockets,
         others: ASGIApp,
         lifecycle: Lifecycle,
+        together: Together,
     ) -> None:
         self.short_paths = {path.encode(): endpoint for path, endpoint in endpoints.items()}
         self.heads = KnownHeads()
-        self.together = Together(asyncio.get_running_loop())
+        self.together = together
         self.lifecycle = lifecycle
         self._enveloped = {path: Envelope(endpoint, lifecycle) for path, endpoint in endpoints.items()}
         self._sessions, self._enveloped_sessions = sessions, Envelope(sessions, lifecycle)
@@ -80,7 +81,9 @@ def create_app(gateway: Gateway, lifecycle: Lifecycle, metrics: Metrics, limits:
     tasks = create_tasks(gateway, door)
     sessions, sockets = SessionRoutes(gateway, door), SessionSockets(gateway, door, lifecycle)
     service = _create_service(gateway, lifecycle, scrape, tasks, sessions)
-    return App(tasks, sessions, sockets, service, lifecycle)
+    loop = asyncio.get_running_loop()
+    # What many connections have sent is read in one turn of the loop.
+    return App(tasks, sessions, sockets, service, lifecycle, Together(loop, loop.call_soon))
 
 
 def _create_service(

@@ -50,7 +50,7 @@ def service_handler(
 ) -> grpc.GenericRpcHandler:
     """Returns the handler of `conveyor.v1.Conveyor`, to be added to a `grpc.aio` server."""
     tasks = _Tasks(gateway, limits)
-    together = Together(asyncio.get_running_loop())
+    together = Together(asyncio.get_running_loop(), gateway.gather)
     door = Door(metrics, limits, running, Offload(_MESSAGES_PARSED * limits.body_bytes), together)
     calls = {
         "Sentiment": Method("sentiment", pb.SentimentRequest, tasks.sentiment, sentiment_response, door).answer,
