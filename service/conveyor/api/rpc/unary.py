@@ -220,6 +220,8 @@ class _SmallCall(SmallRequest[bytes | ConveyorError]):
     def _await(self) -> None:
         # A call that was cancelled in this turn will be left.
         if not self.replied.done():
+            # What ends calls from now on ends the task's work.
+            self._method.door.running.discard(self)
             self.replied.set_result(None)
 
     def _write(self, answer: Answer[Any]) -> bytes:
