@@ -14,9 +14,9 @@ import signal
 import sys
 from pathlib import Path
 
-from peers import environments, load, results, servers
+from peers import load, results, servers
 from peers.catalogue import PEERS
-from peers.compare import compare, measure_ours
+from peers.compare import compare, look_at_ours
 from peers.environments import NotInstallable
 from peers.load import LoadError
 from peers.measure import Work, WrongAnswers
@@ -52,7 +52,7 @@ def main() -> int:
         print(f"NOTE {note}", flush=True)
     try:
         work = Work(texts, servers.reference(texts[:_NUM_CHECKED]), options.seconds)
-        ours = measure_ours(work, environments.environments())
+        ours = look_at_ours(work)
     except (ServerFailed, LoadError, WrongAnswers) as error:
         print(f"NO RESULT conveyor: {' '.join(str(error).split())}", flush=True)
         return 1

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +21,27 @@ from peers.servers import Peer, Serving, Setting
 from peers.work import write_file
 
 __all__ = [
-    "ALL",
     "FULL_SWEEP_S",
     "Figures",
     "Work",
     "WrongAnswers",
     "best_settings",
     "check_answers",
+    "difference",
+    "in_turns",
     "measure",
     "say",
     "sweep",
+    "together",
 ]
 
-ALL = ("http_c1", "http_c32", "http_c128", "grpc_8x16", "open_loop")
 _CONNECTIONS = {"http_c1": 1, "http_c32": 32, "http_c128": 128}
 _LIMIT_MS = 50.0
 _WARMUP_S = 1.0
+# How often servers that are measured beside each other take turns, and the least of each.
+_TURNS = 3
+_SHORTEST_TURN_S = 2.0
+_QUANTILES = ("p50_ms", "p90_ms", "p99_ms", "max_ms")
 # From the closed loop's rate, where the search for the open loop's begins.
 _OPEN_SHARE = 0.7
 # A rate of the open loop needs no longer for its 99th percentile.
@@ -113,32 +119,66 @@ def difference(found: Sequence[tuple[str, float]], expected: Sequence[tuple[str,
     return largest
 
 
-def measure(
-    serving: Serving, work: Work, names: Sequence[str], *, brief: bool = False, closed_rate: float = 0.0
-) -> Figures:
-    """The named figures of a server that runs: of `ALL`. What a server does not offer is left out.
-
-    Args:
-        brief: One warm-up for all of them instead of one for each.
-        closed_rate: Requests per second at 128 connections, where that was measured before; the search for the open
-            loop's rate begins there.
-    """
+def measure(serving: Serving, work: Work, names: Sequence[str]) -> Figures:
+    """The named closed loops over HTTP of a server that runs, with one warm-up for all of them."""
     figures: Figures = {}
     with work.requests(serving) as requests:
         closed_loop(serving.port, requests, 32, _WARMUP_S)
         for name in names:
             serving.settle()
             say(f"  {name}")
-            if name in _CONNECTIONS:
-                if not brief:
-                    closed_loop(serving.port, requests, _CONNECTIONS[name], _WARMUP_S)
-                figures[name] = _closed(serving, requests, _CONNECTIONS[name], work.seconds)
-            elif name == "grpc_8x16" and serving.grpc and shutil.which("h2load"):
-                figures[name] = _grpc(serving, work)
-            elif name == "open_loop":
-                known = closed_rate or figures["http_c128"]["requests_per_s"]
-                figures[name] = _open(serving, requests, work.seconds, known)
+            figures[name] = _closed(serving, requests, _CONNECTIONS[name], work.seconds)
     return figures
+
+
+def in_turns(servings: Sequence[Serving], work: Work, names: Sequence[str]) -> list[Figures]:
+    """The named figures of servers that run beside each other: closed loops over HTTP, `grpc_8x16`, `open_loop`. What
+    one of them does not offer is left out.
+
+    Each is idle while another is measured. The time of a measurement is divided into turns, because a machine that is
+    shared with others is a third faster in one minute than in the next. The search of the open loop is one turn, and
+    begins at the rate of a closed loop of the names before it.
+    """
+    found: list[Figures] = [{} for _ in servings]
+    with ExitStack() as files:
+        requests = [files.enter_context(work.requests(serving)) for serving in servings]
+        for name in names:
+            if name == "grpc_8x16" and not (shutil.which("h2load") and all(serving.grpc for serving in servings)):
+                continue
+            turns = 1 if name == "open_loop" else _TURNS
+            parts: list[list[Figures]] = [[] for _ in servings]
+            for turn in range(turns):
+                for serving, path, figures, mine in zip(servings, requests, found, parts, strict=True):
+                    serving.settle()
+                    say(f"  {name} of {serving.name}, {turn + 1} of {turns}")
+                    mine.append(_turn(serving, path, work, name, figures))
+            for figures, mine in zip(found, parts, strict=True):
+                figures[name] = mine[0] if turns == 1 else together(mine)
+    return found
+
+
+def _turn(serving: Serving, requests: Path, work: Work, name: str, before: Figures) -> Figures:
+    if name == "open_loop":
+        known = before.get("http_c128") or before["http_c32"]
+        return _open(serving, requests, work.seconds, known["requests_per_s"])
+    seconds = max(work.seconds / _TURNS, _SHORTEST_TURN_S)
+    if name == "grpc_8x16":
+        return _grpc(serving, work, seconds)
+    closed_loop(serving.port, requests, _CONNECTIONS[name], _WARMUP_S)
+    return _closed(serving, requests, _CONNECTIONS[name], seconds)
+
+
+def together(turns: Sequence[Figures]) -> Figures:
+    """The figures of several turns of a closed loop: rates over all of their time, the middle one of the quantiles."""
+    figures: Figures = {
+        name: statistics.median(turn[name] for turn in turns) for name in turns[0] if name in _QUANTILES
+    }
+    requests, seconds = (sum(turn[name] for turn in turns) for name in ("requests", "seconds"))
+    figures |= {"requests": requests, "seconds": seconds, "requests_per_s": requests / seconds}
+    if "cpu_s" in turns[0]:
+        cpu_s = sum(turn["cpu_s"] for turn in turns)
+        figures |= {"cpu_s": cpu_s, "requests_per_cpu_s": requests / cpu_s if cpu_s else 0.0}
+    return figures | {"turns": [turn["requests_per_s"] for turn in turns]}
 
 
 def _closed(serving: Serving, requests: Path, connections: int, seconds: float) -> Figures:
@@ -148,13 +188,13 @@ def _closed(serving: Serving, requests: Path, connections: int, seconds: float) 
     return found | {"cpu_s": cpu_s, "requests_per_cpu_s": found["requests"] / cpu_s if cpu_s else 0.0}
 
 
-def _grpc(serving: Serving, work: Work) -> Figures:
+def _grpc(serving: Serving, work: Work, seconds: float) -> Figures:
     door = serving.grpc
     assert door is not None
     messages = [door.message(text) for text in work.octiles()]
     answers = [door.ask(message) for message in messages]
     grpc_closed_loop(door.port, door.path, messages, answers, _WARMUP_S)
-    return dict(grpc_closed_loop(door.port, door.path, messages, answers, work.seconds))
+    return dict(grpc_closed_loop(door.port, door.path, messages, answers, seconds))
 
 
 def _open(serving: Serving, requests: Path, seconds: float, closed_rate: float) -> Figures:
@@ -196,7 +236,7 @@ def sweep(
 
     Args:
         plan: As in `Peer.serving`.
-        names: Of `ALL`; the last one decides what is best on the way.
+        names: Of closed loops; the last one decides what is best on the way.
         forms: Of the peer's.
 
     Returns:
@@ -212,7 +252,7 @@ def sweep(
         try:
             with peer.serving(directory, setting, plan) as serving:
                 largest = check_answers(serving, brief, tolerance)
-                figures = measure(serving, brief, names, brief=True)
+                figures = measure(serving, brief, names)
             points.append({"setting": asdict(setting), "difference": largest, "figures": figures})
         except (ServerFailed, LoadError, OSError) as error:
             points.append({"setting": asdict(setting), "error": str(error)[-500:]})

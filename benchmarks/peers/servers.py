@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class GrpcDoor:
 class Serving:
     """A server that answers."""
 
+    name: str
     started: Started
     port: int
     request: Callable[[str], bytes]
@@ -149,9 +151,8 @@ class Peer:
             )
         try:
             with processes.start(command, run, directory / "server.log", environment) as started:
-                serving = Serving(
-                    started, ports[0], lambda text: self.request(ports[0], setting.form, text), self.read, door
-                )
+                request = partial(self.request, ports[0], setting.form)
+                serving = Serving(self.name, started, ports[0], request, self.read, door)
                 processes.wait_ready(started, ports[0], serving.request(_PROBE), _READY_S)
                 yield serving
         finally:
@@ -174,7 +175,7 @@ def serve_ours(precision: str, log: Path) -> Iterator[Serving]:
     with processes.start(command, ROOT, log, environment) as started:
         processes.wait_ready(started, http, http_get(http, "/health/ready"), _READY_S)
         plan = json.loads(processes.ask(http, http_get(http, "/v1/models/sentiment-en"))).get("plan", {})
-        yield Serving(started, http, lambda text: _our_request(http, text), _read_ours, door, plan)
+        yield Serving("conveyor", started, http, lambda text: _our_request(http, text), _read_ours, door, plan)
 
 
 def reference(texts: Sequence[str]) -> list[tuple[str, float]]:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from peers.figures import MEASURES, highest_rate, percentile, ratio, result_line
+from peers.measure import together
 
 
 def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
@@ -38,6 +39,18 @@ def test_the_search_gives_up() -> None:
     assert 0 == highest_rate(lambda rate: bool(tried.append(rate)), guess=100.0, strides=5)  # type: ignore[func-returns-value]
     assert 5 == len(tried)
     assert 100 * 1.3**4 == pytest.approx(highest_rate(lambda _: True, guess=100.0, strides=5))
+
+
+def test_turns_count_by_their_time() -> None:
+    """A long turn counts for more than a short one, and one slow turn does not decide over a quantile."""
+    turns = [
+        {"requests_per_s": 100.0, "requests": 100, "seconds": 1.0, "p50_ms": 1.0, "cpu_s": 1.0},
+        {"requests_per_s": 400.0, "requests": 1200, "seconds": 3.0, "p50_ms": 2.0, "cpu_s": 2.0},
+        {"requests_per_s": 50.0, "requests": 50, "seconds": 1.0, "p50_ms": 90.0, "cpu_s": 2.0},
+    ]
+    found = together(turns)
+    assert (270.0, 2.0, 270.0) == (found["requests_per_s"], found["p50_ms"], found["requests_per_cpu_s"])
+    assert [100.0, 400.0, 50.0] == found["turns"]
 
 
 def test_a_line_of_the_table() -> None:
