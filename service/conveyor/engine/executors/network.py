@@ -54,16 +54,17 @@ def load_network(directory: Path, device: torch.device) -> TaskModel:
     Raises:
         PackageError: The weights do not fit the description, or the device has no room for them.
     """
-    weights = directory / WEIGHTS
+    weights, spec = directory / WEIGHTS, read_manifest(directory / MANIFEST)
     with torch.device("meta"), _NoInitialisation():
-        network = build(read_manifest(directory / MANIFEST))
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in build(spec).state_dict().items()}
     problems = check_tensors(read_header(weights), expected)
     if problems:
         raise PackageError(problems)
     tensors = read_tensors(weights)
     try:
-        network.to_empty(device=device)
+        # Once more: to give the first one memory, torch would import its symbolic shapes, for a second.
+        with device, _NoInitialisation():
+            network = build(spec)
         network.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()}, strict=True)
     except RuntimeError as error:
         # The device has no room for it, most likely; the others may go on.
