@@ -122,7 +122,7 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: P
     """Requests accepted before the signal are answered, later ones and health get 503, and the process ends with 0."""
     with (
         start_server(slow_models, "--drain-timeout", "100") as server,
-        _long_request(server, words=60_000) as outcome,
+        _long_request(server, words=30_000) as outcome,
     ):
         server.process.send_signal(number)
         with httpx.Client(base_url=server.http, trust_env=False) as http:
@@ -148,7 +148,7 @@ def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
     """Also by a front end that has nothing left to answer while another has: no client finds its connection closed."""
     with (
         start_server(slow_models, "--drain-timeout", "100", "--frontends", "2") as server,
-        _long_request(server, words=60_000) as outcome,
+        _long_request(server, words=30_000) as outcome,
     ):
         # Unlike httpx, these do not open another connection in silence.
         url = httpx.URL(server.http)
