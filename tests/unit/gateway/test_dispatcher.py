@@ -308,6 +308,51 @@ async def test_a_request_of_many_rows_is_company_enough(form: str, monkeypatch: 
         await asyncio.gather(first, held, many)
 
 
+async def test_requests_are_read_at_once_by_an_idle_engine_and_else_with_an_answer(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who gathers requests is told to read them in the same tick if there is nothing to wait for, and when the engine
+    may have become idle, however long it could have waited for company."""
+    monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_S", 600.0)
+    async with served(form) as bench:
+        read = asyncio.Event()
+        bench.dispatcher.gather(read.set)
+        await asyncio.sleep(0)
+        assert read.is_set()
+
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        read.clear()
+        bench.dispatcher.gather(read.set)
+        await asyncio.sleep(0.01)
+        assert not read.is_set()
+        gate.open()
+        await asyncio.wait_for(read.wait(), timeout=60)
+        await first
+
+
+async def test_rows_do_not_wait_for_requests_that_are_gathered_longer(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the engine has two blocks, requests may wait to be read for longer than rows wait to be sent: rows that
+    come meanwhile leave in their own time, and take those requests along."""
+    monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_BEHIND_S", 600.0)
+    async with served(form) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        second = asyncio.ensure_future(bench.sums([2]))
+        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        read = asyncio.Event()
+        bench.dispatcher.gather(read.set)
+        await asyncio.sleep(0.02)
+        assert not read.is_set()
+        third = asyncio.ensure_future(bench.sums([3]))
+        await asyncio.wait_for(bench.until_sent(3), timeout=10)
+        assert read.is_set()
+        gate.open()
+        await asyncio.gather(first, second, third)
+
+
 async def test_rows_that_are_held_back_leave_with_an_answer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that may have become idle is sent what there is, however long it could have waited for company."""
     monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_S", 600.0)
