@@ -91,7 +91,8 @@ class SequenceClassifier(_TextModel):
         self._reader: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
 
     def read_out_by(self, reader: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> None:
-        """Computes `read_out` by something else from now on; for inference only."""
+        """Computes `read_out` by something else from now on; for inference only. The network pools by `max`, and its
+        recurrent layers are `ragged`."""
         self._reader = reader
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -104,6 +105,10 @@ class SequenceClassifier(_TextModel):
 
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
         """`probabilities`: float32 [rows, labels]. Arguments as in `forward` and `RecurrentStack.forward`."""
+        if self._reader is not None:
+            # The highest of one step is that step.
+            highest = self.recurrent.highest(self.embed(inputs), lengths)
+            return self._reader(highest[:, None], torch.ones_like(lengths))
         return self.read_out(self._encode(inputs, lengths, stairs), lengths)
 
     def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:

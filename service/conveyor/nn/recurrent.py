@@ -50,7 +50,8 @@ class RaggedLayer(nn.Module, ABC):
             x: [rows, steps, width]; what lies past a row's length is not read.
             lengths: int64 [rows], at most `steps` each; zero is valid.
             outputs: float32 [rows, steps, hidden], a part of the last dimension of a contiguous tensor; is written,
-                with zeros past a row's length.
+                with zeros past a row's length. Or [rows, hidden], to take the highest of each output over the row's
+                own steps alone, zeros of a row without steps.
             backwards: Whether rows are read and written from their own ends.
         """
 
@@ -139,13 +140,22 @@ class RecurrentStack(nn.Module):
             if number:
                 x = self.dropout(x)
             if self.ragged:
-                x = self._run_ragged(layer, x, lengths)
+                x = self._run_ragged(layer, x, lengths, x.shape[:2])
             else:
                 x = self._run_layer(layer, x, lengths, _calls(x, stairs))
         return x
 
-    def _run_ragged(self, layer: nn.ModuleDict, x: Tensor, lengths: Tensor) -> Tensor:
-        outputs = torch.empty(*x.shape[:2], self.output_size, device=x.device)
+    def highest(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """As `outputs`, but only the highest of each output over a row's own steps, which a stack that is `ragged`
+        finds on the way: [rows, output_size], zeros for a row without steps."""
+        *lower, last = self.layers
+        for layer in lower:
+            x = self._run_ragged(layer, x, lengths, x.shape[:2])
+        return self._run_ragged(last, x, lengths, x.shape[:1])
+
+    def _run_ragged(self, layer: nn.Module, x: Tensor, lengths: Tensor, shape: Sequence[int]) -> Tensor:
+        assert isinstance(layer, nn.ModuleDict)
+        outputs = torch.empty(*shape, self.output_size, device=x.device)
         for place, (name, module) in enumerate(layer.items()):
             assert isinstance(module, RaggedLayer)
             part = outputs[..., place * self.spec.hidden : (place + 1) * self.spec.hidden]

@@ -105,6 +105,28 @@ def test_a_row_has_the_same_bits_alone_in_company_and_cut(
 
 
 @settings(max_examples=20)
+@given(hidden=st.integers(1, 40), lengths=LENGTHS, backwards=st.booleans(), seed=st.integers(0, 99))
+def test_pooled_on_the_way_is_the_highest_of_what_comes_out(
+    kernel: Kernel, hidden: int, lengths: list[int], backwards: bool, seed: int
+) -> None:
+    """The same bits; zeros of a row without steps, and NaN where an output is."""
+    torch.manual_seed(seed)
+    module = nn.LSTM(5, hidden, batch_first=True)
+    x = torch.randn(len(lengths), max(lengths) + 1, 5)
+    x[0, lengths[0] // 2, 0] = float("nan")
+    for dtype in kernel.precisions:
+        layer = KernelLayer(module, kernel, dtype)
+        outputs = run(layer, x, lengths, hidden, backwards=backwards)
+        pooled = torch.full((len(lengths), hidden + 3), 7.0)
+        layer.run(x, torch.tensor(lengths), pooled[:, 1 : hidden + 1], backwards=backwards)
+        for row, length in enumerate(lengths):
+            expected = outputs[row, :length].amax(0) if length else torch.zeros(hidden)
+            torch.testing.assert_close(pooled[row, 1 : hidden + 1], expected, rtol=0, atol=0, equal_nan=True)
+        assert (pooled[:, 0] == 7.0).all()
+        assert (pooled[:, hidden + 1 :] == 7.0).all()
+
+
+@settings(max_examples=20)
 @given(lengths=LENGTHS, seed=st.integers(0, 99))
 def test_ids_give_what_their_embeddings_give(kernel: Kernel, lengths: list[int], seed: int) -> None:
     """The table of products says the same as the products, to rounding."""

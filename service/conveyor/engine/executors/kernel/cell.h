@@ -70,4 +70,7 @@ INLINE vf emit(const vf gates[GATES], const vf *c) {
     return (one - ec) / ((one + gates[3]) * (one + ec));
 }
 
+/* The higher of two numbers of each lane; NaN if one of them is, or if x is not finite. */
+INLINE vf highest(vf x, vf before) { return MAX(x, before) + (x - x); }
+
 #endif

@@ -78,6 +78,7 @@ class Kernel:
             ctypes.c_int64,
             *[ctypes.c_void_p] * 4,
             ctypes.c_int64,
+            ctypes.c_int,
         ]
         self._classify = loaded.conveyor_classify
         self._classify.argtypes = [
@@ -109,7 +110,9 @@ class Kernel:
         Args:
             x: int32 ids or float32 [rows, steps, width].
             lengths: int64 [rows], at most `steps` each.
-            outputs: float32 [rows, steps, hidden], a slice of the last dimension of a contiguous tensor; is written.
+            outputs: float32 [rows, steps, hidden], a slice of the last dimension of a contiguous tensor; is written,
+                with zeros past a row's length. Or [rows, hidden]: then only the highest of each unit over a row's own
+                steps is, zeros of a row without steps, NaN if one was.
             state: h and c, float32 [rows, hidden], before; they become those after. Zeros if None.
             backwards: Whether rows are read and written from their own ends.
 
@@ -128,7 +131,8 @@ class Kernel:
             h,
             c,
             outputs.data_ptr(),
-            outputs.stride(1),
+            outputs.stride(-2),
+            outputs.dim() == 2,
         )
         if failed:
             raise torch.OutOfMemoryError("no memory for the kernel")

@@ -26,11 +26,12 @@ struct direction {
 /* Where the steps of some rows come from and go to, which stand in descending order of length.
  *
  * ids: of each row, if there are tables; the next step's are `next_ids` numbers further on in the first `going` rows.
- * outputs: where h goes, of each row. */
+ * outputs: where h goes, of each row; pooled: whether only the highest of each unit so far is kept there. */
 struct places {
     const int32_t **ids;
     int64_t next_ids, going;
     float **outputs;
+    int pooled;
 };
 
 /* The input products of some steps; `ahead` is [rows][blocks][GATES][LANES], and holds the biases. Blocks are the outer
@@ -55,18 +56,31 @@ INLINE void look_up(const struct direction *d, const int32_t *ids, int64_t block
         const char *found = entry(d, column, ids[column], block);
         for (int64_t g = 0; g < GATES; g++)
             if (d->half_tables)
-                sums[g] += (vf)(__builtin_convertvector(((const vh *)found)[g], vi) << 16);
+                sums[g] += widened((const vh *)found + g);
             else
                 sums[g] += ((const vf *)found)[g];
     }
 }
 
-/* Fetches what `look_up` will read. Tables fit no cache, and where the next entries lie is known a step before. */
+/* Fetches what `look_up` will read. Tables fit no cache, and where the next entries lie is known before. */
 INLINE void fetch(const struct direction *d, const int32_t *ids, int64_t block) {
     for (int64_t column = 0; column < d->width; column++) {
         const char *found = entry(d, column, ids[column], block);
         for (int64_t at = 0; at < QUAD * (d->half_tables ? 2 : 4); at += 64)
             __builtin_prefetch(found + at);
+    }
+}
+
+/* Puts h of a row where it goes, `left` numbers of it at most. */
+INLINE void put_output(const struct places *at, int64_t row, int64_t unit, int64_t left, vf h) {
+    float *to = at->outputs[row] + unit;
+    if (left >= LANES)
+        *(vf *)to = at->pooled ? highest(h, *(const vf *)to) : h;
+    else {
+        vf before = all(0);
+        memcpy(&before, to, left * sizeof(float));
+        h = at->pooled ? highest(h, before) : h;
+        memcpy(to, &h, left * sizeof(float));
     }
 }
 
@@ -82,18 +96,22 @@ static void step(const struct direction *d, const struct places *at, const char 
         float *first = d->tables ? sums : sums + block * QUAD;
         const int64_t stride = d->tables ? QUAD : d->blocks * QUAD;
         for (int64_t row = 0; d->tables && row < rows; row++)
-            for (int64_t b = 0; b < some; b++) {
+            for (int64_t b = 0; b < some; b++)
                 look_up(d, at->ids[row], block + b, (vf *)(first + row * stride + b * QUAD));
-                if (row < at->going)
-                    fetch(d, at->ids[row] + at->next_ids, block + b);
-            }
         multiply_rows(&d->recurrent, block, some, h, h_stride, first, stride, rows);
         for (int64_t b = 0; b < some; b++) {
             const int64_t unit = (block + b) * LANES;
             float *gates = first + b * QUAD, *memory = c + unit;
             const int64_t next = d->blocks * LANES;
-            for (int64_t row = 0; row < rows; row++)
+            /* What is looked up next, by when it is there: fetched in one go, too much would be under way at once. */
+            const int64_t later = block + some + b;
+            for (int64_t row = 0; row < rows; row++) {
+                if (d->tables && later < d->blocks)
+                    fetch(d, at->ids[row], later);
+                else if (d->tables && row < at->going)
+                    fetch(d, at->ids[row] + at->next_ids, later - d->blocks);
                 exponentiate((vf *)(gates + row * stride));
+            }
             for (int64_t row = 0; row < rows; row++)
                 remember((const vf *)(gates + row * stride), (vf *)(memory + row * next));
             for (int64_t row = 0; row < rows; row++) {
@@ -106,11 +124,7 @@ static void step(const struct direction *d, const struct places *at, const char 
 #endif
                 else
                     put_whole(after, h_after + row * h_stride + unit * item_bytes[INT8]);
-                const int64_t left = d->hidden - unit;
-                if (left >= LANES)
-                    *(vf *)(at->outputs[row] + unit) = after;
-                else
-                    memcpy(at->outputs[row] + unit, &after, left * sizeof(float));
+                put_output(at, row, unit, d->hidden - unit, after);
             }
         }
     }
@@ -158,11 +172,12 @@ int conveyor_has(int precision) {
  * x: int32 ids or float32 [rows][steps][width]; lengths: [rows], at most `steps` each, zero is valid; h, c: float32
  * [rows][hidden], the states before and then after each row's own last step, or both null: zeros before, not wanted
  * after; outputs: float32 [rows][steps][out_width], of which the first `hidden` numbers of each step are written, zeros
- * past a row's end.
+ * past a row's end; or, if they are pooled, [rows][out_width]: of each unit the highest of the row's steps, zeros of a row
+ * without steps, NaN if one is.
  *
  * Returns 0, or 1 if there is no memory. */
 int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64_t rows, int64_t steps,
-                  const int64_t *lengths, float *h, float *c, float *outputs, int64_t out_width) {
+                  const int64_t *lengths, float *h, float *c, float *outputs, int64_t out_width, int pooled) {
     const int64_t padded = d->blocks * LANES, line = padded * GATES;
     const int64_t precision = d->recurrent.precision, h_stride = padded * item_bytes[precision];
     const int64_t x_stride = d->tables ? 0 : words_of(&d->input) * 4;
@@ -183,7 +198,7 @@ int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64
         free_part += (bytes[i] + 63) / 64 * 64;
     }
     float *cells = (float *)parts[2], *ahead = (float *)parts[3];
-    struct places now = {(const int32_t **)parts[6], backwards ? -d->width : d->width, 0, (float **)parts[7]};
+    struct places now = {(const int32_t **)parts[6], backwards ? -d->width : d->width, 0, (float **)parts[7], pooled};
     int64_t *order = (int64_t *)parts[5];
     sort_rows(lengths, rows, order);
     for (int i = 0; i < 2; i++)
@@ -195,8 +210,12 @@ int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64
         memcpy(cells + i * padded, c + order[i] * d->hidden, d->hidden * sizeof(float));
     }
     for (int64_t row = 0; row < rows; row++)
-        for (int64_t t = lengths[row]; t < steps; t++)
-            memset(outputs + (row * steps + t) * out_width, 0, d->hidden * sizeof(float));
+        if (pooled)
+            for (int64_t unit = 0; unit < d->hidden; unit++)
+                outputs[row * out_width + unit] = lengths[row] ? -__builtin_inff() : 0.0f;
+        else
+            for (int64_t t = lengths[row]; t < steps; t++)
+                memset(outputs + (row * steps + t) * out_width, 0, d->hidden * sizeof(float));
 
     int64_t active = rows, until = 0, at = 0;
     const int64_t longest = rows ? lengths[order[0]] : 0;
@@ -224,7 +243,7 @@ int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64
         for (int64_t i = 0; i < active; i++) {
             const int64_t row = order[i], place = row * steps + (backwards ? lengths[row] - 1 - t : t);
             now.ids[i] = (const int32_t *)x + place * d->width;
-            now.outputs[i] = outputs + place * out_width;
+            now.outputs[i] = outputs + (pooled ? row : place) * out_width;
         }
         step(d, &now, parts[t % 2], parts[(t + 1) % 2], h_stride, cells, ahead + (d->tables ? 0 : at * line), active);
         at += active;

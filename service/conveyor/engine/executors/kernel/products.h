@@ -181,9 +181,16 @@ static void multiply_rows(const struct matrix *m, int64_t block, int64_t blocks,
 
 /* Puts a vector of numbers in (-1, 1) as int8 takes them. */
 INLINE void put_whole(vf x, char *to) {
-    const float to_integer = 12582912.0f; /* 1.5 × 2^23: adding it leaves the nearest integer in the lowest bits */
-    const vi rounded = (vi)(x * all(127.0f) + all(to_integer));
-    *(vn *)to = __builtin_convertvector(rounded & 0xff, vn) ^ 0x80;
+    /* 1.5 × 2^23: adding it leaves the nearest integer in the lowest bits; and 128 is added to that. */
+    const vi rounded = (vi)(x * all(127.0f) + all(12582912.0f + 128.0f));
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+    /* Compilers make more of the conversion. */
+    const __m256i numbers = _mm256_and_si256((__m256i)rounded, _mm256_set1_epi32(0xff));
+    const __m256i packed = _mm256_packus_epi32(numbers, numbers);
+    _mm_storeu_si128((__m128i *)to, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+#else
+    *(vn *)to = __builtin_convertvector(rounded & 0xff, vn);
+#endif
 }
 
 /* Puts `count` zeros as the products take them. */

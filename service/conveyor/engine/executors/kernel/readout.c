@@ -16,17 +16,16 @@ struct head {
 static void pool(const float *outputs, int64_t steps, int64_t width, float *pooled) {
     for (int64_t i = 0; i < width; i += LANES) {
         const int64_t some = width - i < LANES ? width - i : LANES;
-        vf highest = all(0), strange = all(0);
+        vf most = steps ? all(-__builtin_inff()) : all(0);
         for (int64_t t = 0; t < steps; t++) {
             vf x = all(0);
             if (some == LANES)
                 x = *(const vf *)(outputs + t * width + i);
             else
                 memcpy(&x, outputs + t * width + i, some * sizeof(float));
-            highest = t ? MAX(highest, x) : x;
-            strange += x - x;
+            most = highest(x, most);
         }
-        *(vf *)(pooled + i) = highest + strange;
+        *(vf *)(pooled + i) = most;
     }
 }
 

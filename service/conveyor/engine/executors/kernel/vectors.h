@@ -43,4 +43,15 @@ typedef uint16_t vh __attribute__((vector_size(LANES * 2), aligned(2), may_alias
 
 INLINE vf all(float x) { return x - (vf){0}; }
 
+/* bfloat16 → float32; compilers make of the conversion halves that they join again. */
+INLINE vf widened(const vh *from) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from)), 16);
+#else
+    return (vf)(__builtin_convertvector(*from, vi) << 16);
+#endif
+}
+
 #endif
