@@ -53,23 +53,28 @@ class Together:
     def _read(self) -> None:
         unread, self._unread = self._unread, []
         self._waiting[SmallRequest.read] += unread
-        self._take_steps()
+        # No further: what is begun is to be sent before others are answered.
+        self._take(_TO_BEGIN)
+        if any(self._waiting.values()):
+            self._schedule()
 
     def put(self, request: SmallRequest[Any], step: Step) -> None:
-        """Has a request take a step in this turn, or in the next one if the step's time in this one is over."""
+        """Has a request take a step, not at once."""
         self._waiting[step].append(request)
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._is_due:
             self._is_due = True
             self._loop.call_soon(self._go)
 
     def _go(self) -> None:
-        self._take_steps()
-        self._is_due = any(self._waiting.values())
-        if self._is_due:
-            self._loop.call_soon(self._go)
+        self._is_due = False
+        self._take(STEPS)
 
-    def _take_steps(self) -> None:
-        for step, requests in self._waiting.items():
+    def _take(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            requests = self._waiting[step]
             if requests:
                 self._waiting[step] = []
                 if step is SmallRequest.begin:
@@ -89,10 +94,17 @@ class Together:
                 return request.fail(fault)
         except Exception as another:
             fault = another
-        context = {"message": "a request failed while it was being answered", "exception": fault}
-        self._loop.call_exception_handler(context)
-        request.abort()
+        self._report(fault)
+        try:
+            request.abort()
+        except Exception as another:
+            self._report(another)
         return None
+
+    def _report(self, fault: Exception) -> None:
+        self._loop.call_exception_handler(
+            {"message": "a request failed while it was being answered", "exception": fault}
+        )
 
 
 class SmallRequest(ABC, Generic[ReplyT]):
@@ -146,6 +158,8 @@ class SmallRequest(ABC, Generic[ReplyT]):
     def read(self) -> Step:
         """Reads its terms and its items."""
         raw, self._raw = self._raw, b""
+        if self._ended is not None:
+            return self._refuse(self._ended)
         self._ask = self._read(raw)
         return SmallRequest.ask
 
@@ -154,27 +168,25 @@ class SmallRequest(ABC, Generic[ReplyT]):
         # It holds the items.
         ask, self._ask = self._ask, None
         assert ask is not None
-        if self._ended is not None:
-            return self._refuse(self._ended)
         self._question = ask(self._call)
         return SmallRequest.begin
 
     @staticmethod
     def encode(requests: Sequence[SmallRequest[Any]]) -> None:
         """Encodes the requests that are begun next."""
-        questions = [request._question for request in requests if request._question is not None]
         # Those that could not be encoded together are encoded one by one, which says of each what was wrong.
         with contextlib.suppress(Exception):
-            questions[0].encode_together(questions)
+            Question.encode_together([request._asked() for request in requests])
 
     def begin(self) -> None:
         """Sends the request to the engine."""
-        question = self._question
-        if question is None:
-            # Ended in this turn.
-            return
-        if not question.begin(self._over):
+        if not self._asked().begin(self._over):
             self._await()
+
+    def _asked(self) -> Question[Any]:
+        # Between `ask` and `begin` nothing else runs that could end it.
+        assert self._question is not None
+        return self._question
 
     def _over(self) -> None:
         self._together.put(self, SmallRequest.answer)
@@ -269,6 +281,9 @@ STEPS: Final[Sequence[Step]] = (
     SmallRequest.record,
     SmallRequest.send,
 )
+
+# Those that come before a request is with the engine.
+_TO_BEGIN: Final = STEPS[: STEPS.index(SmallRequest.begin) + 1]
 
 # Whose faults can't be told to the caller: it may have an answer, and is counted.
 _UNANSWERABLE: Final = frozenset((SmallRequest.record, SmallRequest.send))

@@ -24,8 +24,8 @@ __all__ = ["Dispatcher", "Posted", "RowResult"]
 # How long rows wait at most for company while the engine has others of ours, which it could not leave for them: a block
 # costs both sides as much as ten rows.
 _GATHER_S = 0.001
-# How long requests that come one by one wait to be read together, while the engine has two blocks of ours or more, of
-# which it takes one next: about as long as a batch.
+# How long requests that come one by one wait to be read together, while engines have more blocks of ours than there are
+# engines, so that some wait there: about as long as a batch.
 _GATHER_BEHIND_S = 0.004
 # A request of so many rows is company enough.
 _COMPANY = 32
@@ -104,6 +104,7 @@ class Dispatcher:
         observe: Told what each execution cost.
         clock: Monotonic seconds, as the deadlines of calls.
         room_in_s: Seconds after which there should be room in a queue that is full.
+        num_engines: How many share the rows.
 
     sessions: where rows of sessions go; their ids are of the same space.
     """
@@ -114,12 +115,14 @@ class Dispatcher:
         observe: Callable[[BatchReport], None],
         clock: Callable[[], float] = time.monotonic,
         room_in_s: Callable[[], float] = lambda: _SOON_S,
+        num_engines: int = 1,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._engine = engine
         self._observe = observe
         self._clock = clock
         self._room_in_s = room_in_s
+        self._num_engines = num_engines
         self._next_id = 0
         # By the ids of their rows that are not answered.
         self._posted: dict[int, Posted] = {}
@@ -184,10 +187,10 @@ class Dispatcher:
 
     def gather(self, read: Callable[[], None]) -> None:
         """Calls `read` once, when requests that have come by then should be read and posted: at the end of this tick,
-        or where rows would be held back, just before they are sent; longer than rows while the engine has enough to
-        do. Must not raise."""
+        or where rows would be held back, just before they are sent; longer than rows while engines have enough to do.
+        Must not raise."""
         self._readers.append(read)
-        gather_s = _GATHER_BEHIND_S if self._blocks > 1 else _GATHER_S
+        gather_s = _GATHER_BEHIND_S if self._blocks > self._num_engines else _GATHER_S
         self._flush_at(self._flushed + gather_s if self._posted else -math.inf)
 
     def _put_out(self, posted: Posted) -> None:
@@ -210,12 +213,17 @@ class Dispatcher:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        # What readers post leaves now: it needs no other moment.
+        self._due_at, self._holding = -math.inf, None
         readers, self._readers = self._readers, []
         try:
             for read in readers:
                 read()
         finally:
-            self._due_at, self._holding = math.inf, None
+            self._due_at = math.inf
+            self._send()
+
+    def _send(self) -> None:
         self._flushed = self._clock()
         outboxes, self._outboxes = self._outboxes, {}
         for model, requests in outboxes.items():

@@ -50,6 +50,8 @@ class FakeQuestion(Generic[ResultT]):
         """Cancels the task, if there is one."""
         if self._is_small:
             self._task.cancel()
+        else:
+            self._answering.close()
 
 
 def question(
@@ -68,11 +70,13 @@ class FakeGateway:
     """Echoes. `error` is raised instead, if set; the text `wait` waits until it is cancelled or its deadline.
 
     is_small: whether requests need no task.
+    gather_s: seconds that requests wait to be read.
     """
 
     sessions: Sessions | None = None
     error: Exception | None = None
     is_small: bool = True
+    gather_s: float = 0.0
     calls: list[Call] = field(default_factory=list)
     asked: list[dict[str, object]] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,8 +84,12 @@ class FakeGateway:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     def gather(self, read: Callable[[], None]) -> None:
-        """Waits for nobody."""
-        asyncio.get_running_loop().call_soon(read)
+        """Waits for nobody, or for a time."""
+        loop = asyncio.get_running_loop()
+        if self.gather_s:
+            loop.call_later(self.gather_s, read)
+        else:
+            loop.call_soon(read)
 
     @question
     async def sentiment(

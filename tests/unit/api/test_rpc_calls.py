@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
 import grpc
 import grpc.aio
@@ -204,6 +205,20 @@ async def test_a_message_over_the_limit_is_refused_for_good(call: RawCall, reque
     assert 1 == request_count(protocol="grpc", code="RESOURCE_EXHAUSTED", model="unknown")
 
 
+async def test_a_message_over_the_limit_is_refused_for_good_while_there_is_no_room(
+    call: RawCall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes none of the room in which others are read."""
+
+    def full(*_: object) -> NoReturn:
+        raise QueueFull("too many bytes of requests are being read; try again later", retry_after_s=1.0)
+
+    monkeypatch.setattr("conveyor.api.offload.Room.take", full)
+    error, metadata, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["a" * 2**18])))
+
+    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "-1") == (error.code(), metadata["grpc-retry-pushback-ms"])
+
+
 def test_every_error_has_a_status() -> None:
     """The table is total and agrees with the codes. PackageError is never a request's fault."""
     assert set(leaves()) - {PackageError} == set(STATUS)
@@ -271,6 +286,19 @@ async def test_the_callers_deadline_is_the_calls(call: RawCall, gateway: FakeGat
     assert grpc.StatusCode.DEADLINE_EXCEEDED == error.code()
     assert 300 == pytest.approx(gateway.calls[1].deadline - gateway.calls[0].deadline, abs=30)
     assert 1 == request_count(protocol="grpc", code="DEADLINE_EXCEEDED")
+
+
+async def test_a_deadline_that_passes_before_a_call_is_read_is_counted_as_one(
+    call: RawCall, gateway: FakeGateway, request_count, counted
+) -> None:
+    """It is known from the call's arrival on."""
+    gateway.gather_s = 0.3
+    error, _, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["a"]), timeout=0.05))
+    await counted(protocol="grpc")
+
+    assert grpc.StatusCode.DEADLINE_EXCEEDED == error.code()
+    assert 1 == request_count(protocol="grpc", code="DEADLINE_EXCEEDED")
+    assert [] == gateway.calls
 
 
 async def test_a_caller_that_leaves_cancels_its_call(

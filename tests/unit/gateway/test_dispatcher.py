@@ -71,7 +71,7 @@ class Gate:
 class Served:
     """A dispatcher before a running engine."""
 
-    def __init__(self, executor: SummingExecutor, engine: EnginePort) -> None:
+    def __init__(self, executor: SummingExecutor, engine: EnginePort, num_engines: int = 1) -> None:
         self.executor = executor
         self.engine = engine
         self.reports: list[BatchReport] = []
@@ -79,7 +79,7 @@ class Served:
         self._more_sent = asyncio.Event()
         self._submit = engine.submit
         engine.submit = self._count_and_submit
-        self.dispatcher = Dispatcher(engine, self.reports.append)
+        self.dispatcher = Dispatcher(engine, self.reports.append, num_engines=num_engines)
 
     def _count_and_submit(self, block: RowBlock) -> None:
         self.rows_sent += len(block.ids)
@@ -107,15 +107,15 @@ def form(request: pytest.FixtureRequest) -> str:
 
 
 @asynccontextmanager
-async def served(form: str) -> AsyncIterator[Served]:
-    """A dispatcher before an engine that has the model."""
+async def served(form: str, num_engines: int = 1) -> AsyncIterator[Served]:
+    """A dispatcher before an engine that has the model. num_engines: that it is told of."""
     executor = DearCalls()
     if form == "on a thread":
-        bench = Served(executor, LocalEngine(lambda: executor, *LIMITS, lambda _: None))
+        bench = Served(executor, LocalEngine(lambda: executor, *LIMITS, lambda _: None), num_engines)
         hosted = None
     else:
         hosted = HostedEngine(executor, *LIMITS)
-        bench = Served(executor, await hosted.front_end())
+        bench = Served(executor, await hosted.front_end(), num_engines)
     await bench.engine.load(MODEL, Path("unused"))
     executor.batches.clear()
     yield bench
@@ -351,6 +351,52 @@ async def test_rows_do_not_wait_for_requests_that_are_gathered_longer(
         assert read.is_set()
         gate.open()
         await asyncio.gather(first, second, third)
+
+
+async def test_requests_are_gathered_no_longer_than_rows_while_an_engine_may_be_idle(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two blocks are nothing that waits where there are two engines."""
+    monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_BEHIND_S", 600.0)
+    async with served(form, num_engines=2) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        second = asyncio.ensure_future(bench.sums([2]))
+        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        read = asyncio.Event()
+        bench.dispatcher.gather(read.set)
+        await asyncio.wait_for(read.wait(), timeout=10)
+        gate.open()
+        await asyncio.gather(first, second)
+
+
+async def test_what_readers_post_needs_no_moment_of_its_own(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves with the rows for which they were told to read: what is gathered next waits its own time."""
+    async with served(form) as bench:
+        gate = Gate(bench.executor)
+        first = await gate.hold(bench.sums([1]))
+        others = [asyncio.ensure_future(bench.sums([2]))]
+        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        read, read_next = asyncio.Event(), asyncio.Event()
+
+        def post() -> None:
+            call = Call("sentiment", "test", "id", math.inf)
+            rows = Rows.of([np.array([[3]], dtype=np.int32)])
+            over = asyncio.get_running_loop().create_future()
+            bench.dispatcher.post(call, MODEL, rows, lambda: over.set_result(None))
+            others.append(over)
+            # In the way of a second sending, if there were one.
+            monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_BEHIND_S", 600.0)
+            asyncio.get_running_loop().call_soon(bench.dispatcher.gather, read_next.set)
+            read.set()
+
+        bench.dispatcher.gather(post)
+        await asyncio.wait_for(read.wait(), timeout=10)
+        await asyncio.sleep(0.02)
+        assert bench.rows_sent == 3
+        assert not read_next.is_set()
+        gate.open()
+        await asyncio.gather(first, *others)
 
 
 async def test_rows_that_are_held_back_leave_with_an_answer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.types import Receive, Scope
 
@@ -76,12 +76,15 @@ class Incoming:
         Raises:
             Cancelled: It has left already.
         """
-        if self.presence is None:
-            return
-        if self.presence.has_left:
+        if self.presence is not None and self.presence.has_left:
             raise client_left()
-        # Need not be taken back: after its block a lifetime can't be ended, and the next request sets its own.
-        self.presence.on_leave = lambda: lifetime.end(client_left())
+        self.on_leave(lambda: lifetime.end(client_left()))
+
+    def on_leave(self, tell: Callable[[], None]) -> None:
+        """Has it told when the client leaves, if the server tells that."""
+        if self.presence is not None:
+            # Need not be taken back: what has ended can't be ended, and the next request sets its own.
+            self.presence.on_leave = tell
 
 
 class Body:

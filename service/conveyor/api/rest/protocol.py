@@ -252,9 +252,7 @@ class Connection(HttpToolsProtocol):
             head.headers,
             self._presence,
         )
-        exchange = ShortExchange(
-            self, head.endpoint, incoming, self._presence, body, self._lifecycle, keep_alive=keep_alive
-        )
+        exchange = ShortExchange(self, head.endpoint, incoming, body, self._lifecycle, keep_alive=keep_alive)
         self.cycle = exchange  # type: ignore[assignment]
         self._exchange = exchange
         # When all that came in this turn of the loop is read, and not inside the parser, which is not to be called from

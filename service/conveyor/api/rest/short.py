@@ -11,7 +11,6 @@ from starlette.responses import Response
 from conveyor.api.outcome import stopped
 from conveyor.api.rest.errors import error_response
 from conveyor.api.rest.incoming import Incoming, client_left
-from conveyor.api.rest.presence import Presence
 from conveyor.api.rest.tasks import Endpoint
 from conveyor.api.small import Ask, SmallRequest
 from conveyor.domain import Answer
@@ -66,7 +65,6 @@ class ShortExchange(SmallRequest[bytes | Response]):
         connection: Connection,
         endpoint: Endpoint[Any, Any],
         incoming: Incoming,
-        presence: Presence,
         body: bytes,
         lifecycle: Lifecycle,
         *,
@@ -84,8 +82,7 @@ class ShortExchange(SmallRequest[bytes | Response]):
         self.message_event = _NOBODY_WAITS
         self.response_complete = False
         self.disconnected = False
-        # Need not be taken back: what has ended can't be ended, and the next request sets its own.
-        presence.on_leave = self._leave
+        incoming.on_leave(self._leave)
 
     def _read(self, raw: bytes) -> Ask[Any]:
         self._endpoint.door.set_terms(self._call, self._incoming)

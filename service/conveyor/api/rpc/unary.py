@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 import grpc.aio
@@ -31,7 +31,6 @@ from conveyor.gateway.call import Call
 from conveyor.gateway.limits import Limits
 from conveyor.spec import Task
 from conveyor.telemetry.metrics import Metrics
-from conveyor.wire.messages import NO_DEADLINE
 
 __all__ = ["Context", "Door", "Method", "Reading", "refuse", "request_id_of"]
 
@@ -67,36 +66,28 @@ class Reading(Generic[AwaitableT]):
     ask: Callable[[Call], AwaitableT]
     field: Callable[[str], str] = str
 
-    def renamed(self, error: ConveyorError) -> ConveyorError:
-        """The error, about a field of the message."""
-        if error.field is not None:
-            error.field = self.field(error.field)
-        return error
-
 
 class _Arrival:
     """What came with a call beside its message."""
 
-    __slots__ = ("_context", "_metadata", "request_id", "started_s")
+    __slots__ = ("_metadata", "deadline", "request_id", "started_s")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, limits: Limits) -> None:
         self.started_s = time.monotonic()
-        self._context = context
-        self._metadata: Mapping[str, str | bytes] = dict(context.invocation_metadata() or ())
+        self._metadata = _metadata(context)
         self.request_id = accept_request_id(_text(self._metadata, REQUEST_ID_KEY))
+        remaining_s: float | None = context.time_remaining()
+        if remaining_s is None:
+            remaining_s = limits.request_timeout_s
+        self.deadline = self.started_s + min(remaining_s, LONGEST_TIMEOUT_S)
 
-    def set_terms(self, call: Call, limits: Limits) -> None:
-        """Takes over how urgent the call is, and when its time is up.
+    def priority(self) -> int:
+        """How urgent the call is.
 
         Raises:
-            InvalidArgument: What its metadata say of that is not what is accepted.
+            InvalidArgument: Its metadata say nothing that is accepted.
         """
-        remaining_s: float | None = self._context.time_remaining()
-        if remaining_s is None:
-            call.deadline = self.started_s + limits.request_timeout_s
-        else:
-            call.deadline = time.monotonic() + min(remaining_s, LONGEST_TIMEOUT_S)
-        call.priority = priority_of(_text(self._metadata, _PRIORITY_KEY))
+        return priority_of(_text(self._metadata, _PRIORITY_KEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +106,8 @@ class Method(Generic[RequestT, AnswerT]):
 
     async def answer(self, raw: bytes, context: Context) -> bytes:
         """Answers one call."""
-        arrival = _Arrival(context)
-        call = Call(self.task, "grpc", arrival.request_id, NO_DEADLINE)
+        arrival = _Arrival(context, self.door.limits)
+        call = Call(self.task, "grpc", arrival.request_id, arrival.deadline)
         reply: bytes | ConveyorError | None
         if self.is_task and len(raw) <= INLINE_BYTES:
             small = _SmallCall(self, arrival, call, raw)
@@ -143,7 +134,7 @@ class Method(Generic[RequestT, AnswerT]):
     ) -> bytes | ConveyorError:
         code = Code.INTERNAL
         try:
-            arrival.set_terms(call, self.door.limits)
+            call.priority = arrival.priority()
             with self.door.running.one_until(call.deadline):
                 payload = await work()
             code = Code.OK
@@ -159,26 +150,26 @@ class Method(Generic[RequestT, AnswerT]):
         return payload
 
     async def _read_and_answer(self, raw: bytes, call: Call) -> bytes:
+        # Before it takes room that others need.
+        self.check_size(raw)
         return await self._answer(await self.door.offload.read(len(raw), lambda: self.read(raw)), call)
 
     async def _answer(self, reading: Reading[Awaitable[AnswerT]], call: Call) -> bytes:
         try:
             answer = await reading.ask(call)
         except ConveyorError as error:
-            raise reading.renamed(error) from None
+            raise _renamed(error, reading.field) from None
         size = num_values(answer) if isinstance(answer, Answer) else sum(map(forecast_size, answer.results.values()))
         return await self.door.offload.write(size, lambda: self.write(answer))
 
-    def read(self, raw: bytes) -> Reading[Awaitable[AnswerT]]:
-        """A message, checked.
-
-        Raises:
-            PayloadTooLarge: It is over the limit.
-            InvalidArgument: It is not what the method takes.
-        """
+    def check_size(self, raw: bytes) -> None:
+        """Raises PayloadTooLarge if a message is over the limit."""
         limit_bytes = self.door.limits.body_bytes
         if len(raw) > limit_bytes:
             raise PayloadTooLarge(f"the message is too large; at most {limit_bytes} bytes are accepted")
+
+    def read(self, raw: bytes) -> Reading[Awaitable[AnswerT]]:
+        """A message, checked; raises InvalidArgument if it is not what the method takes."""
         return self.reading(parse_message(self.request_type, raw))
 
     def write(self, answer: AnswerT) -> bytes:
@@ -192,43 +183,55 @@ class _SmallCall(SmallRequest[bytes | ConveyorError]):
     replied: what is to be sent; None if a task is to answer what is `handed_over`.
     """
 
-    __slots__ = ("_arrival", "_method", "_reading", "replied")
+    __slots__ = ("_arrival", "_field", "_method", "replied")
 
     def __init__(self, method: Method[Any, Any], arrival: _Arrival, call: Call, raw: bytes) -> None:
         super().__init__(method.door.together, method.door.metrics, call, raw, arrival.started_s)
         self._method = method
         self._arrival = arrival
-        self._reading: Reading[Any] | None = None
+        self._field: Callable[[str], str] = str
         self.replied: asyncio.Future[bytes | ConveyorError | None] = asyncio.get_running_loop().create_future()
 
     def leave(self) -> None:
         """Ends the call, whose caller has left, or stopped waiting."""
-        self.end(left(self._call))
+        super().end(left(self._call))
+
+    def end(self, reason: ConveyorError) -> None:
+        """Ends the call; one that a task is about to take over, through that task."""
+        if self.replied.done():
+            self._ended = reason
+        else:
+            super().end(reason)
 
     def handed_over(self) -> Reading[Any]:
-        """What is left to be done of a call that is not small after all."""
-        question, reading = self.hand_over(), self._reading
-        assert reading is not None
-        return replace(reading, ask=lambda _: question)
+        """What is left to be done of a call that is not small after all.
+
+        Raises:
+            ConveyorError: It was ended before the task had its turn.
+        """
+        question = self.hand_over()
+        if self._ended is not None:
+            question.drop(self._ended)
+            raise self._ended
+        return Reading(lambda _: question, self._field)
 
     def _read(self, raw: bytes) -> Ask[Any]:
-        self._arrival.set_terms(self._call, self._method.door.limits)
+        self._call.priority = self._arrival.priority()
+        self._method.check_size(raw)
         reading: Reading[Any] = self._method.read(raw)
-        self._reading = reading
+        self._field = reading.field
         return reading.ask
 
     def _await(self) -> None:
         # A call that was cancelled in this turn will be left.
         if not self.replied.done():
-            # What ends calls from now on ends the task's work.
-            self._method.door.running.discard(self)
             self.replied.set_result(None)
 
     def _write(self, answer: Answer[Any]) -> bytes:
         return self._method.write(answer)
 
     def _refusal(self, error: ConveyorError) -> ConveyorError:
-        return error if self._reading is None else self._reading.renamed(error)
+        return _renamed(error, self._field)
 
     def _send(self, reply: bytes | ConveyorError) -> None:
         if not self.replied.done():
@@ -252,7 +255,18 @@ async def refuse(context: Context, error: ConveyorError, request_id: str) -> NoR
 
 def request_id_of(context: Context) -> str:
     """The request id that came with a call, or a new one."""
-    return _Arrival(context).request_id
+    return accept_request_id(_text(_metadata(context), REQUEST_ID_KEY))
+
+
+def _renamed(error: ConveyorError, field: Callable[[str], str]) -> ConveyorError:
+    """The error, about a field of the message."""
+    if error.field is not None:
+        error.field = field(error.field)
+    return error
+
+
+def _metadata(context: Context) -> Mapping[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
 
 
 def _text(metadata: Mapping[str, str | bytes], key: str) -> str | None:
