@@ -49,10 +49,12 @@ class Reception:
 
     def check_open(self) -> None:
         """Raises Unavailable while the server takes no requests."""
-        if self._lifecycle.phase is Phase.STARTING:
+        phase = self._lifecycle.phase
+        if phase is Phase.READY:
+            return
+        if phase is Phase.STARTING:
             raise Unavailable("the server is starting; try again in a moment", retry_after_s=1.0)
-        if self._lifecycle.phase is Phase.DRAINING:
-            raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
+        raise Unavailable("the server is shutting down; another replica may answer", retry_after_s=1.0)
 
     def accept(self, call: Call, key: ModelKey, rows: int, size: int) -> Room:
         """Room for a request, of so many rows and values or code points, to be held until it ends.

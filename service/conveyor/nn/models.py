@@ -6,8 +6,8 @@ between devices; a batch and its network must be on the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,16 @@ class _TextModel(nn.Module):
         return self.recurrent.outputs(self.embed(ids), lengths, stairs)
 
 
+class ReadOut(Protocol):
+    """What `SequenceClassifier.read_out` gives, of a network that pools by `max`."""
+
+    def __call__(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """From what the recurrent layers put out: float32 [rows, steps, width], and int64 [rows]."""
+
+    def of_highest(self, highest: Tensor) -> dict[str, Tensor]:
+        """From the highest of each output over a row's own steps: float32 [rows, width]."""
+
+
 class SequenceClassifier(_TextModel):
     """sequence → class: one vector for a row, pooled from its steps, scores the labels.
 
@@ -88,9 +98,9 @@ class SequenceClassifier(_TextModel):
     def __init__(self, spec: SentimentSpec, dropout: float = 0.0) -> None:
         super().__init__(spec.text, spec.recurrent, len(spec.labels), dropout)
         self.spec = spec
-        self._reader: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None
+        self._reader: ReadOut | None = None
 
-    def read_out_by(self, reader: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> None:
+    def read_out_by(self, reader: ReadOut) -> None:
         """Computes `read_out` by something else from now on; for inference only. The network pools by `max`, and its
         recurrent layers are `ragged`."""
         self._reader = reader
@@ -106,9 +116,7 @@ class SequenceClassifier(_TextModel):
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
         """`probabilities`: float32 [rows, labels]. Arguments as in `forward` and `RecurrentStack.forward`."""
         if self._reader is not None:
-            # The highest of one step is that step.
-            highest = self.recurrent.highest(self.embed(inputs), lengths)
-            return self._reader(highest[:, None], torch.ones_like(lengths))
+            return self._reader.of_highest(self.recurrent.highest(self.embed(inputs), lengths))
         return self.read_out(self._encode(inputs, lengths, stairs), lengths)
 
     def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:

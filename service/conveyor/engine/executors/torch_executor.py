@@ -105,8 +105,9 @@ class TorchExecutor:
         """Computes a batch; the arrays are copies on the host."""
         model = self._models[key]
         with inference():
-            inputs = torch.from_numpy(batch.inputs).to(self._device)
-            lengths = torch.from_numpy(batch.lengths).to(self._device, torch.int64)
+            inputs, lengths = torch.from_numpy(batch.inputs), torch.from_numpy(batch.lengths.astype(np.int64))
+            if self._device.type != "cpu":
+                inputs, lengths = inputs.to(self._device), lengths.to(self._device)
             return _to_host(model, model.predict(inputs, lengths, batch.stairs))
 
     def begin(self, key: ModelKey, inputs: Inputs) -> RowScan:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 import torch
 
@@ -12,20 +11,23 @@ from conveyor.engine.executors.port import OutOfDeviceMemory
 __all__ = ["inference"]
 
 
-@contextmanager
-def inference() -> Iterator[None]:
+class inference:  # noqa: N801  a context manager
     """Torch without gradients.
 
     Raises:
         OutOfDeviceMemory: In place of whatever torch raises for it.
     """
-    try:
-        with torch.inference_mode():
-            yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfDeviceMemory(str(error)) from error
-    except RuntimeError as error:
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        self._mode = torch.inference_mode()
+        self._mode.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: TracebackType | None) -> None:
+        self._mode.__exit__(kind, fault, None)
         # The CPU's allocator has no exception of its own.
-        if "can't allocate memory" in str(error):
-            raise OutOfDeviceMemory(str(error)) from error
-        raise
+        if isinstance(fault, torch.OutOfMemoryError) or (
+            isinstance(fault, RuntimeError) and "can't allocate memory" in str(fault)
+        ):
+            raise OutOfDeviceMemory(str(fault)) from fault

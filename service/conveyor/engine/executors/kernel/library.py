@@ -137,19 +137,20 @@ class Kernel:
         if failed:
             raise torch.OutOfMemoryError("no memory for the kernel")
 
-    def classify(self, head: Head, outputs: Tensor, lengths: Tensor, probabilities: Tensor) -> None:
+    def classify(self, head: Head, outputs: Tensor, lengths: Tensor | None, probabilities: Tensor) -> None:
         """Reads a classifier's labels out; all tensors are contiguous.
 
         Args:
             outputs: float32 [rows, steps, width].
-            lengths: int64 [rows], at most `steps` each.
+            lengths: int64 [rows], at most `steps` each; None where all are `steps`.
             probabilities: float32 [rows, labels]; is written.
 
         Raises:
             torch.OutOfMemoryError: There is no memory.
         """
         rows, steps, _ = outputs.shape
-        if self._classify(head, outputs.data_ptr(), rows, steps, lengths.data_ptr(), probabilities.data_ptr()):
+        ends = None if lengths is None else lengths.data_ptr()
+        if self._classify(head, outputs.data_ptr(), rows, steps, ends, probabilities.data_ptr()):
             raise torch.OutOfMemoryError("no memory for the kernel")
 
 

@@ -42,8 +42,8 @@ static void softmax(float *scores, int64_t labels) {
         scores[label] /= total;
 }
 
-/* outputs: [rows][steps][width]; lengths: [rows], at most `steps` each, zero is valid; probabilities: [rows][labels], is
- * written.
+/* outputs: [rows][steps][width]; lengths: [rows], at most `steps` each, zero is valid, null where all are `steps`;
+ * probabilities: [rows][labels], is written.
  *
  * Returns 0, or 1 if there is no memory. */
 int conveyor_classify(const struct head *d, const float *outputs, int64_t rows, int64_t steps, const int64_t *lengths,
@@ -54,7 +54,7 @@ int conveyor_classify(const struct head *d, const float *outputs, int64_t rows, 
         return 1;
     for (int64_t row = 0; row < rows; row++) {
         float *scores = probabilities + row * d->labels;
-        pool(outputs + row * steps * d->width, lengths[row], d->width, pooled);
+        pool(outputs + row * steps * d->width, lengths ? lengths[row] : steps, d->width, pooled);
         for (int64_t label = 0; label < d->labels; label++) {
             vf products = all(0);
             for (int64_t i = 0; i < padded; i += LANES)

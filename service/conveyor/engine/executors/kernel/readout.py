@@ -30,6 +30,14 @@ class KernelReadOut:
 
     def __call__(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`probabilities`: float32 [rows, labels]. outputs: float32 [rows, steps, width]; lengths: int64 [rows]."""
+        return self._classify(outputs.contiguous(), lengths.contiguous())
+
+    def of_highest(self, highest: Tensor) -> dict[str, Tensor]:
+        """The same from the highest of each output: float32 [rows, width], contiguous."""
+        # The highest of one step is that step.
+        return self._classify(highest[:, None], None)
+
+    def _classify(self, outputs: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
         probabilities = torch.empty(len(outputs), self._head.labels)
-        self._kernel.classify(self._head, outputs.contiguous(), lengths.contiguous(), probabilities)
+        self._kernel.classify(self._head, outputs, lengths, probabilities)
         return {"probabilities": probabilities}
