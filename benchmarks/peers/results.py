@@ -42,6 +42,7 @@ def describe_run(lengths: str, texts: Sequence[str], seconds: float, generators:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average": os.getloadavg()[0],
         "machine": describe_machine(),
+        "python": f"{sys.version} in {sys.base_prefix}",
         "seconds_each": seconds,
         "texts": {
             "count": len(texts),
