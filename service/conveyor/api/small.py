@@ -59,7 +59,7 @@ class Together:
             self._schedule()
 
     def put(self, request: SmallRequest[Any], step: Step) -> None:
-        """Has a request take a step, not at once."""
+        """Has a request take a step behind `begin`, not at once."""
         self._waiting[step].append(request)
         self._schedule()
 
@@ -70,7 +70,7 @@ class Together:
 
     def _go(self) -> None:
         self._is_due = False
-        self._take(STEPS)
+        self._take(_FROM_ANSWER)
 
     def _take(self, steps: Sequence[Step]) -> None:
         for step in steps:
@@ -282,8 +282,9 @@ STEPS: Final[Sequence[Step]] = (
     SmallRequest.send,
 )
 
-# Those that come before a request is with the engine.
-_TO_BEGIN: Final = STEPS[: STEPS.index(SmallRequest.begin) + 1]
+# Those that come before a request is with the engine, and those behind.
+_TO_BEGIN: Final = STEPS[: STEPS.index(SmallRequest.answer)]
+_FROM_ANSWER: Final = STEPS[STEPS.index(SmallRequest.answer) :]
 
 # Whose faults can't be told to the caller: it may have an answer, and is counted.
 _UNANSWERABLE: Final = frozenset((SmallRequest.record, SmallRequest.send))

@@ -222,6 +222,9 @@ class Dispatcher:
         finally:
             self._due_at = math.inf
             self._send()
+            if self._readers:
+                # Of requests that came while others were read.
+                self._flush_at(-math.inf)
 
     def _send(self) -> None:
         self._flushed = self._clock()

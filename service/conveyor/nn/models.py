@@ -6,8 +6,8 @@ between devices; a batch and its network must be on the same one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,16 +76,6 @@ class _TextModel(nn.Module):
         return self.recurrent.outputs(self.embed(ids), lengths, stairs)
 
 
-class ReadOut(Protocol):
-    """What `SequenceClassifier.read_out` gives, of a network that pools by `max`."""
-
-    def __call__(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """From what the recurrent layers put out: float32 [rows, steps, width], and int64 [rows]."""
-
-    def of_highest(self, highest: Tensor) -> dict[str, Tensor]:
-        """From the highest of each output over a row's own steps: float32 [rows, width]."""
-
-
 class SequenceClassifier(_TextModel):
     """sequence → class: one vector for a row, pooled from its steps, scores the labels.
 
@@ -98,11 +88,11 @@ class SequenceClassifier(_TextModel):
     def __init__(self, spec: SentimentSpec, dropout: float = 0.0) -> None:
         super().__init__(spec.text, spec.recurrent, len(spec.labels), dropout)
         self.spec = spec
-        self._reader: ReadOut | None = None
+        self._reader: Callable[[Tensor], dict[str, Tensor]] | None = None
 
-    def read_out_by(self, reader: ReadOut) -> None:
-        """Computes `read_out` by something else from now on; for inference only. The network pools by `max`, and its
-        recurrent layers are `ragged`."""
+    def read_out_by(self, reader: Callable[[Tensor], dict[str, Tensor]]) -> None:
+        """Makes labels of what was pooled, float32 [rows, width], by something else from now on; for inference only.
+        The network pools by `max`, and its recurrent layers are `ragged`."""
         self._reader = reader
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -116,13 +106,13 @@ class SequenceClassifier(_TextModel):
     def predict(self, inputs: Tensor, lengths: Tensor, stairs: Sequence[Stair] | None = None) -> dict[str, Tensor]:
         """`probabilities`: float32 [rows, labels]. Arguments as in `forward` and `RecurrentStack.forward`."""
         if self._reader is not None:
-            return self._reader.of_highest(self.recurrent.highest(self.embed(inputs), lengths))
+            return self._reader(self.recurrent.highest(self.embed(inputs), lengths))
         return self.read_out(self._encode(inputs, lengths, stairs), lengths)
 
     def read_out(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """`predict` from what the recurrent layers put out."""
         if self._reader is not None:
-            return self._reader(outputs, lengths)
+            return self._reader(self._pool(outputs, lengths))
         return {"probabilities": torch.softmax(self._score(outputs, lengths), dim=-1)}
 
     def _pool(self, outputs: Tensor, lengths: Tensor) -> Tensor:

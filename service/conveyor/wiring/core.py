@@ -94,20 +94,25 @@ def build_core(settings: ServeSettings, on_lost: Callable[[str], None], sessions
         sessions: What the engine is told about streaming sessions.
     """
     metrics = Metrics()
-    return assemble(settings, local_engine(settings, on_lost, sessions), metrics, metrics.scrape)
+    return assemble(settings, local_engine(settings, on_lost, sessions), metrics, metrics.scrape, has_engine=True)
 
 
 def assemble(
-    settings: ServeSettings, engine: EnginePort, metrics: Metrics, scrape: Scrape, num_engines: int = 0
+    settings: ServeSettings,
+    engine: EnginePort,
+    metrics: Metrics,
+    scrape: Scrape,
+    *,
+    has_engine: bool,
+    num_engines: int = 1,
 ) -> Core:
     """Puts the parts before an engine together; call on the event loop that will run them.
 
     Args:
         scrape: Gives the metrics of the whole server.
-        num_engines: How many engines the port stands for, each of which counts what it does; 0 for one in this process,
-            whose work is counted here.
+        has_engine: Whether the engine is in this process, and what it does is counted here; if not, its own does it.
+        num_engines: How many the port stands for.
     """
-    has_engine = num_engines == 0
     lifecycle = Lifecycle()
     limits = Limits(
         body_bytes=settings.max_body_bytes,
@@ -135,7 +140,7 @@ def assemble(
         if has_engine:
             count_batch(metrics, report)
 
-    dispatcher = Dispatcher(engine, observe, room_in_s=admission.retry_after_s, num_engines=max(num_engines, 1))
+    dispatcher = Dispatcher(engine, observe, room_in_s=admission.retry_after_s, num_engines=num_engines)
     answering = Answering(dispatcher, admission)
     gateway = Gateway(catalogue, answering, dispatcher.sessions, admission, lifecycle, metrics, limits)
     loader = Loader(engine, answering, catalogue, metrics, limits)

@@ -202,6 +202,7 @@ def test_without_a_compiler_nothing_is_built_and_each_variant_says_why(
 ) -> None:
     """What an earlier build left is gone, so that nothing stale is loaded."""
     library(VARIANTS[-1], tmp_path).write_bytes(b"stale")
+    (tmp_path / "lstm-baseline.so").write_bytes(b"of an earlier version")
     monkeypatch.setenv("CC", "a-compiler-that-is-not-there")
     failed = build(tmp_path)
     assert [variant.name for variant in VARIANTS] == list(failed)

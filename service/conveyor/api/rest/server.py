@@ -90,8 +90,9 @@ class HttpServer:
         for connection in list(self._server.server_state.connections):
             if isinstance(connection, Connection):
                 connection.end_short(stopped())
-        # One turn, in which those that were ended are answered, in tasks where their clients do not read.
-        await asyncio.sleep(0)
+        # Two turns, in which those that were ended are read and answered, in tasks where their clients do not read.
+        for _ in range(2):
+            await asyncio.sleep(0)
         cut_off = list(self._server.server_state.tasks)
         if cut_off:
             await asyncio.wait(cut_off, timeout=_LAST_ANSWERS_S)

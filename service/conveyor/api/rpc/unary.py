@@ -123,7 +123,7 @@ class Method(Generic[RequestT, AnswerT]):
             if reply is None:
                 reply = await self._reply_in_task(arrival, call, lambda: self._answer(small.handed_over(), call))
         else:
-            reply = await self._reply_in_task(arrival, call, lambda: self._read_and_answer(raw, call))
+            reply = await self._reply_in_task(arrival, call, lambda: self._read_and_answer(raw, arrival, call))
         if isinstance(reply, ConveyorError):
             await refuse(context, reply, arrival.request_id)
         context.set_trailing_metadata(((REQUEST_ID_KEY, arrival.request_id),))
@@ -134,7 +134,6 @@ class Method(Generic[RequestT, AnswerT]):
     ) -> bytes | ConveyorError:
         code = Code.INTERNAL
         try:
-            call.priority = arrival.priority()
             with self.door.running.one_until(call.deadline):
                 payload = await work()
             code = Code.OK
@@ -149,7 +148,8 @@ class Method(Generic[RequestT, AnswerT]):
             record_outcome(self.door.metrics, call, code, arrival.started_s)
         return payload
 
-    async def _read_and_answer(self, raw: bytes, call: Call) -> bytes:
+    async def _read_and_answer(self, raw: bytes, arrival: _Arrival, call: Call) -> bytes:
+        call.priority = arrival.priority()
         # Before it takes room that others need.
         self.check_size(raw)
         return await self._answer(await self.door.offload.read(len(raw), lambda: self.read(raw)), call)

@@ -34,7 +34,9 @@ async def run_front_end(member: Membership, begin: Begin, settings: ServeSetting
         0 after an ordered end; 1 if it could not begin.
     """
     attached = _Engines(begin.num_engines)
-    core = assemble(settings, attached.fleet, member.metrics, member.scrape, begin.num_engines)
+    core = assemble(
+        settings, attached.fleet, member.metrics, member.scrape, has_engine=False, num_engines=begin.num_engines
+    )
     Handover(engines, attached.accept)
     assert begin.http_fd is not None
     try:

@@ -19,6 +19,9 @@ from pathlib import Path
 __all__ = ["FOLDER", "VARIANTS", "Variant", "build", "library"]
 
 FOLDER = Path(__file__).parent
+# One more whenever the functions take other arguments: a part of the name, so that what an earlier version compiled is
+# never called.
+_INTERFACE = 2
 _SOURCES = (FOLDER / "lstm.c", FOLDER / "readout.c")
 
 # Without contraction: it may differ from tile to tile, and with it a row's bits.
@@ -52,7 +55,7 @@ VARIANTS = (*(_X86 if platform.machine() == "x86_64" else ()), Variant("baseline
 
 def library(variant: Variant, folder: Path = FOLDER) -> Path:
     """Where a variant lies."""
-    return folder / f"lstm-{variant.name}.so"
+    return folder / f"lstm-{_INTERFACE}-{variant.name}.so"
 
 
 def build(folder: Path = FOLDER) -> dict[str, str]:
@@ -62,6 +65,9 @@ def build(folder: Path = FOLDER) -> dict[str, str]:
         For each variant that there is not, why.
     """
     failed = {}
+    places = {library(variant, folder) for variant in VARIANTS}
+    for stale in set(folder.glob("lstm-*.so")) - places:
+        stale.unlink()
     for variant in VARIANTS:
         place = library(variant, folder)
         # Complete or not at all: another process may load it meanwhile.

@@ -81,13 +81,8 @@ class Kernel:
             ctypes.c_int,
         ]
         self._classify = loaded.conveyor_classify
-        self._classify.argtypes = [
-            ctypes.POINTER(Head),
-            ctypes.c_void_p,
-            ctypes.c_int64,
-            ctypes.c_int64,
-            *[ctypes.c_void_p] * 2,
-        ]
+        self._classify.argtypes = [ctypes.POINTER(Head), ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self._classify.restype = None
 
     def item_dtype(self, precision: torch.dtype) -> torch.dtype:
         """What weights of a precision are kept in: of int8, 16 bits where no instruction sums products of bytes
@@ -111,8 +106,8 @@ class Kernel:
             x: int32 ids or float32 [rows, steps, width].
             lengths: int64 [rows], at most `steps` each.
             outputs: float32 [rows, steps, hidden], a slice of the last dimension of a contiguous tensor; is written,
-                with zeros past a row's length. Or [rows, hidden]: then only the highest of each unit over a row's own
-                steps is, zeros of a row without steps, NaN if one was.
+                with zeros past a row's length. Or [rows, hidden], without `state`: then only the highest of each unit
+                over a row's own steps is, zeros of a row without steps, NaN if one was.
             state: h and c, float32 [rows, hidden], before; they become those after. Zeros if None.
             backwards: Whether rows are read and written from their own ends.
 
@@ -120,6 +115,8 @@ class Kernel:
             torch.OutOfMemoryError: There is no memory.
         """
         rows, steps, _ = x.shape
+        pooled = outputs.dim() == 2
+        assert state is None or not pooled
         h, c = (part.data_ptr() for part in state) if state else (None, None)
         failed = self._run(
             direction,
@@ -132,26 +129,19 @@ class Kernel:
             c,
             outputs.data_ptr(),
             outputs.stride(-2),
-            outputs.dim() == 2,
+            pooled,
         )
         if failed:
             raise torch.OutOfMemoryError("no memory for the kernel")
 
-    def classify(self, head: Head, outputs: Tensor, lengths: Tensor | None, probabilities: Tensor) -> None:
-        """Reads a classifier's labels out; all tensors are contiguous.
+    def classify(self, head: Head, highest: Tensor, probabilities: Tensor) -> None:
+        """Reads a classifier's labels out; both tensors are contiguous.
 
         Args:
-            outputs: float32 [rows, steps, width].
-            lengths: int64 [rows], at most `steps` each; None where all are `steps`.
+            highest: float32 [rows, width].
             probabilities: float32 [rows, labels]; is written.
-
-        Raises:
-            torch.OutOfMemoryError: There is no memory.
         """
-        rows, steps, _ = outputs.shape
-        ends = None if lengths is None else lengths.data_ptr()
-        if self._classify(head, outputs.data_ptr(), rows, steps, ends, probabilities.data_ptr()):
-            raise torch.OutOfMemoryError("no memory for the kernel")
+        self._classify(head, highest.data_ptr(), len(highest), probabilities.data_ptr())
 
 
 @cache

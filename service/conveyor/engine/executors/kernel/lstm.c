@@ -74,14 +74,12 @@ INLINE void fetch(const struct direction *d, const int32_t *ids, int64_t block) 
 /* Puts h of a row where it goes, `left` numbers of it at most. */
 INLINE void put_output(const struct places *at, int64_t row, int64_t unit, int64_t left, vf h) {
     float *to = at->outputs[row] + unit;
+    if (at->pooled)
+        h = highest(h, some_of(to, left));
     if (left >= LANES)
-        *(vf *)to = at->pooled ? highest(h, *(const vf *)to) : h;
-    else {
-        vf before = all(0);
-        memcpy(&before, to, left * sizeof(float));
-        h = at->pooled ? highest(h, before) : h;
+        *(vf *)to = h;
+    else
         memcpy(to, &h, left * sizeof(float));
-    }
 }
 
 /* A step of some rows.
@@ -103,8 +101,8 @@ static void step(const struct direction *d, const struct places *at, const char 
             const int64_t unit = (block + b) * LANES;
             float *gates = first + b * QUAD, *memory = c + unit;
             const int64_t next = d->blocks * LANES;
-            /* What is looked up next, by when it is there: fetched in one go, too much would be under way at once. */
-            const int64_t later = block + some + b;
+            /* What is looked up a round later: of a whole step at once, too much would be under way. */
+            const int64_t later = block + b + blocks_of(rows, 0, d->blocks);
             for (int64_t row = 0; row < rows; row++) {
                 if (d->tables && later < d->blocks)
                     fetch(d, at->ids[row], later);
@@ -172,8 +170,8 @@ int conveyor_has(int precision) {
  * x: int32 ids or float32 [rows][steps][width]; lengths: [rows], at most `steps` each, zero is valid; h, c: float32
  * [rows][hidden], the states before and then after each row's own last step, or both null: zeros before, not wanted
  * after; outputs: float32 [rows][steps][out_width], of which the first `hidden` numbers of each step are written, zeros
- * past a row's end; or, if they are pooled, [rows][out_width]: of each unit the highest of the row's steps, zeros of a row
- * without steps, NaN if one is.
+ * past a row's end; or, if they are pooled, for which h and c must be null, [rows][out_width]: of each unit the highest of
+ * the row's steps, zeros of a row without steps, NaN if one is.
  *
  * Returns 0, or 1 if there is no memory. */
 int conveyor_lstm(const struct direction *d, int backwards, const void *x, int64_t rows, int64_t steps,

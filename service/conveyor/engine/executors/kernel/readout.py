@@ -13,7 +13,7 @@ __all__ = ["KernelReadOut"]
 
 
 class KernelReadOut:
-    """`SequenceClassifier.read_out` of a network that pools by `max`.
+    """What a network that pools by `max` makes of what it pooled.
 
     Args:
         model: In float32 on the CPU, whose weights are copied.
@@ -28,16 +28,8 @@ class KernelReadOut:
         self._bias = model.head.bias.detach().clone()
         self._head = Head(weight.shape[1], weight.shape[0], self._weight.data_ptr(), self._bias.data_ptr())
 
-    def __call__(self, outputs: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """`probabilities`: float32 [rows, labels]. outputs: float32 [rows, steps, width]; lengths: int64 [rows]."""
-        return self._classify(outputs.contiguous(), lengths.contiguous())
-
-    def of_highest(self, highest: Tensor) -> dict[str, Tensor]:
-        """The same from the highest of each output: float32 [rows, width], contiguous."""
-        # The highest of one step is that step.
-        return self._classify(highest[:, None], None)
-
-    def _classify(self, outputs: Tensor, lengths: Tensor | None) -> dict[str, Tensor]:
-        probabilities = torch.empty(len(outputs), self._head.labels)
-        self._kernel.classify(self._head, outputs, lengths, probabilities)
+    def __call__(self, highest: Tensor) -> dict[str, Tensor]:
+        """`probabilities`: float32 [rows, labels]. highest: float32 [rows, width]."""
+        probabilities = torch.empty(len(highest), self._head.labels)
+        self._kernel.classify(self._head, highest.contiguous(), probabilities)
         return {"probabilities": probabilities}

@@ -3,6 +3,7 @@
 #define CONVEYOR_VECTORS_H
 
 #include <stdint.h>
+#include <string.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -42,6 +43,15 @@ typedef int32_t vi __attribute__((vector_size(LANES * 4), aligned(4), may_alias)
 typedef uint16_t vh __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 INLINE vf all(float x) { return x - (vf){0}; }
+
+/* The first `count` numbers from some place on, a vector of them at most; zeros behind them. */
+INLINE vf some_of(const float *from, int64_t count) {
+    vf x = all(0);
+    if (count >= LANES)
+        return *(const vf *)from;
+    memcpy(&x, from, count * sizeof(float));
+    return x;
+}
 
 /* bfloat16 → float32; compilers make of the conversion halves that they join again. */
 INLINE vf widened(const vh *from) {
