@@ -133,10 +133,6 @@ class Catalogue:
         return entry.codec
 
     def _serving_entry(self, name: str, version: str | None) -> Entry:
-        versions = self._by_name.get(name)
-        if version is None and versions and versions[-1].state is State.READY:
-            # As nearly every request finds it.
-            return versions[-1]
         entry = self.find(name, version)
         if entry.state is State.LOADING:
             raise _still_loading(entry)

@@ -92,6 +92,14 @@ class Served:
             self._more_sent.clear()
             await self._more_sent.wait()
 
+    async def with_two_blocks(self) -> tuple[Gate, list[asyncio.Future[object]]]:
+        """Stops the device with a block inside and one behind it. Returns what lets it go on, and their answers."""
+        gate = Gate(self.executor)
+        first = await gate.hold(self.sums([1]))
+        second = asyncio.ensure_future(self.sums([2]))
+        await asyncio.wait_for(self.until_sent(2), timeout=10)
+        return gate, [first, second]
+
     async def sums(self, *rows: list[int], deadline: float = math.inf) -> list[float]:
         """The sum of each row."""
         call = Call("sentiment", "test", "id", deadline)
@@ -338,10 +346,7 @@ async def test_rows_do_not_wait_for_requests_that_are_gathered_longer(
     come meanwhile leave in their own time, and take those requests along."""
     monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_BEHIND_S", 600.0)
     async with served(form) as bench:
-        gate = Gate(bench.executor)
-        first = await gate.hold(bench.sums([1]))
-        second = asyncio.ensure_future(bench.sums([2]))
-        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        gate, others = await bench.with_two_blocks()
         read = asyncio.Event()
         bench.dispatcher.gather(read.set)
         await asyncio.sleep(0.02)
@@ -350,7 +355,7 @@ async def test_rows_do_not_wait_for_requests_that_are_gathered_longer(
         await asyncio.wait_for(bench.until_sent(3), timeout=10)
         assert read.is_set()
         gate.open()
-        await asyncio.gather(first, second, third)
+        await asyncio.gather(*others, third)
 
 
 async def test_requests_are_gathered_no_longer_than_rows_while_an_engine_may_be_idle(
@@ -359,24 +364,18 @@ async def test_requests_are_gathered_no_longer_than_rows_while_an_engine_may_be_
     """Two blocks are nothing that waits where there are two engines."""
     monkeypatch.setattr("conveyor.gateway.dispatcher._GATHER_BEHIND_S", 600.0)
     async with served(form, num_engines=2) as bench:
-        gate = Gate(bench.executor)
-        first = await gate.hold(bench.sums([1]))
-        second = asyncio.ensure_future(bench.sums([2]))
-        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        gate, others = await bench.with_two_blocks()
         read = asyncio.Event()
         bench.dispatcher.gather(read.set)
         await asyncio.wait_for(read.wait(), timeout=10)
         gate.open()
-        await asyncio.gather(first, second)
+        await asyncio.gather(*others)
 
 
 async def test_what_readers_post_needs_no_moment_of_its_own(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It leaves with the rows for which they were told to read: what is gathered next waits its own time."""
     async with served(form) as bench:
-        gate = Gate(bench.executor)
-        first = await gate.hold(bench.sums([1]))
-        others = [asyncio.ensure_future(bench.sums([2]))]
-        await asyncio.wait_for(bench.until_sent(2), timeout=10)
+        gate, others = await bench.with_two_blocks()
         read, read_next = asyncio.Event(), asyncio.Event()
 
         def post() -> None:
@@ -396,7 +395,7 @@ async def test_what_readers_post_needs_no_moment_of_its_own(form: str, monkeypat
         assert bench.rows_sent == 3
         assert not read_next.is_set()
         gate.open()
-        await asyncio.gather(first, *others)
+        await asyncio.gather(*others)
 
 
 async def test_rows_that_are_held_back_leave_with_an_answer(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
