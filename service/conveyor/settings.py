@@ -56,8 +56,15 @@ class ServeSettings(BaseSettings):
         default=None,
         ge=0,
         le=64,
-        description="Processes that speak HTTP and gRPC, beside those of the engines; 0 for one process that does all. "
-        "By default one for each core.",
+        description="Processes that speak gRPC, and as many of them as --http-frontends says HTTP too, beside those of "
+        "the engines; 0 for one process that does all. By default one for each core.",
+    )
+    http_frontends: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="How many of the front ends speak HTTP. By default all of them before a CUDA device, else one for "
+        "each engine.",
     )
     engines: int | None = Field(
         default=None,
@@ -142,6 +149,12 @@ class ServeSettings(BaseSettings):
             raise ValueError(f"queue_rows must be at least max_items ({self.max_items}), or a request could never fit")
         if self.queue_size < self.max_body_bytes:
             raise ValueError(f"queue_size must be at least max_body_bytes ({self.max_body_bytes})")
+        return self
+
+    @model_validator(mode="after")
+    def _http_is_spoken_by_front_ends(self) -> ServeSettings:
+        if self.frontends and self.http_frontends and self.http_frontends > self.frontends:
+            raise ValueError(f"http_frontends is {self.http_frontends}, accepted is 1 to frontends ({self.frontends})")
         return self
 
     @classmethod

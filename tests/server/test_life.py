@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
 from pathlib import Path
 
 import grpc
@@ -21,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from support.packages import FORECAST, SENTIMENT, write_tiny_package
 from support.rpc import Client, pb
-from support.server import ServerProcess, start_server
+from support.server import ServerProcess, ask_health, open_connections, start_server
 
 
 def test_the_start_says_where_it_listens_and_what_it_loaded(tiny_server: ServerProcess) -> None:
@@ -147,19 +146,17 @@ def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: P
 def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
     """Also by a front end that has nothing left to answer while another has: no client finds its connection closed."""
     with (
-        start_server(slow_models, "--drain-timeout", "100", "--frontends", "2") as server,
+        start_server(slow_models, "--drain-timeout", "100", "--frontends", "2", "--http-frontends", "2") as server,
         _long_request(server, words=30_000) as outcome,
     ):
-        # Unlike httpx, these do not open another connection in silence.
-        url = httpx.URL(server.http)
-        connections = [HTTPConnection(url.host, url.port) for _ in range(16)]
-        assert [200] * 16 == [_health(connection) for connection in connections]
+        connections = open_connections(server, 16)
+        assert [200] * 16 == [ask_health(connection) for connection in connections]
         server.process.send_signal(signal.SIGTERM)
         with httpx.Client(base_url=server.http, trust_env=False) as http:
             _health_once_it_drains(http)
         # A front end with nothing to answer would be gone by then.
         time.sleep(0.5)
-        assert [503] * 16 == [_health(connection) for connection in connections]
+        assert [503] * 16 == [ask_health(connection) for connection in connections]
         for connection in connections:
             connection.close()
 
@@ -220,6 +217,15 @@ def test_flag_beats_environment_beats_file(tmp_path: Path, tiny_models: Path) ->
     assert "hots" in ended.stderr
 
 
+def test_more_front_ends_for_http_than_there_are_end_the_start() -> None:
+    """The error names the setting and what is accepted."""
+    command = [sys.executable, "-m", "conveyor", "serve", "--frontends", "2", "--http-frontends", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    assert 2 == ended.returncode
+    assert "http_frontends is 3, accepted is 1 to frontends (2)" in ended.stderr
+
+
 @pytest.fixture(scope="module")
 def slow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package whose many layers take a while, so that a long text is surely in flight."""
@@ -232,13 +238,6 @@ def slow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _requests(code: str, model: str, version: str) -> str:
     labels = f'code="{code}",model="{model}",protocol="http",task="sentiment",version="{version}"'
     return f"conveyor_requests_total{{{labels}}}"
-
-
-def _health(connection: HTTPConnection) -> int:
-    connection.request("GET", "/health/ready")
-    with connection.getresponse() as response:
-        response.read()
-        return response.status
 
 
 def _health_once_it_drains(http: httpx.Client) -> httpx.Response:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from support.rpc import Client, pb
-from support.server import ServerProcess, start_server
+from support.server import ServerProcess, ask_health, open_connections, start_server
 
 WITHIN_S = 90.0
 
@@ -25,8 +25,8 @@ ValueT = TypeVar("ValueT")
 
 @pytest.fixture
 def server(tiny_models: Path) -> Iterator[ServerProcess]:
-    """Two front ends and an engine."""
-    with start_server(tiny_models, "--frontends", "2", "--engines", "1") as server:
+    """Two front ends with both doors and an engine."""
+    with start_server(tiny_models, "--frontends", "2", "--http-frontends", "2", "--engines", "1") as server:
         yield server
 
 
@@ -61,6 +61,25 @@ def test_a_front_end_that_is_lost_is_started_again(server: ServerProcess) -> Non
     client.close()
     assert 3 <= _answered(server)
     assert 0 == server.stop()
+
+
+def test_http_needs_no_more_front_ends_than_there_are_engines(tiny_models: Path) -> None:
+    """The second one speaks gRPC alone: when it is lost, no HTTP connection is, and then both answer gRPC again."""
+    with start_server(tiny_models, "--frontends", "2", "--engines", "1") as server:
+        connections = open_connections(server, 16)
+        assert [200] * 16 == [ask_health(connection) for connection in connections]
+        os.kill(_pids(server, "front end")[1], signal.SIGKILL)
+        _until(lambda: len(_pids(server, "front end")), lambda started: started == 3)
+        assert [200] * 16 == [ask_health(connection) for connection in connections]
+        for connection in connections:
+            connection.close()
+
+        clients = [Client(server.grpc) for _ in range(16)]
+        for client in clients:
+            _until(lambda client=client: _call(client), lambda found: found == "sentiment-en")
+            client.close()
+        assert 16 <= _answered(server)
+        assert 0 == server.stop()
 
 
 def test_nothing_outlives_the_process_that_watches(server: ServerProcess) -> None:

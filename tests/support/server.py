@@ -11,9 +11,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-__all__ = ["ServerProcess", "start_server"]
+__all__ = ["ServerProcess", "ask_health", "open_connections", "start_server"]
 
 _READY_TIMEOUT_S = 90.0
 
@@ -87,3 +89,20 @@ def start_server(models: Path, *options: str, environment: dict[str, str] | None
         server.stop(signal.SIGKILL if process.poll() is None and not server.ready.is_set() else signal.SIGTERM)
         reader.join()
         process.stdout.close()  # type: ignore[union-attr]
+
+
+def open_connections(server: ServerProcess, count: int) -> list[HTTPConnection]:
+    """Connections to the HTTP door that stay open; unlike those of httpx, they tell when they are closed or reset."""
+    connections = [HTTPConnection(urlsplit(server.http).netloc, timeout=30) for _ in range(count)]
+    for connection in connections:
+        connection.connect()
+        connection.auto_open = 0
+    return connections
+
+
+def ask_health(connection: HTTPConnection) -> int:
+    """The status of `/health/ready` over this connection."""
+    connection.request("GET", "/health/ready")
+    with connection.getresponse() as response:
+        response.read()
+        return response.status

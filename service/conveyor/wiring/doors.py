@@ -22,26 +22,27 @@ __all__ = ["Doors", "open_metrics_door"]
 class Doors:
     """Where requests come in.
 
+    http: None in a front end that speaks gRPC alone.
     grpc_port: the port that gRPC was given.
     """
 
-    http: HttpServer
+    http: HttpServer | None
     grpc: GrpcServer
     grpc_port: int
 
     @classmethod
     async def open(
-        cls, core: Core, settings: ServeSettings, http_socket: socket.socket, grpc_port: int, *, shared: bool
+        cls, core: Core, settings: ServeSettings, http_socket: socket.socket | None, grpc_port: int, *, shared: bool
     ) -> Doors:
         """Listens.
 
         Args:
+            http_socket: Where HTTP listens; None to speak gRPC alone.
             shared: Whether other front ends listen on the same gRPC port.
 
         Raises:
             OSError: A port is taken.
         """
-        app = create_app(core.gateway, core.lifecycle, core.metrics, core.limits, core.scrape)
         grpc = GrpcServer(
             core.gateway,
             core.lifecycle,
@@ -56,13 +57,19 @@ class Doors:
         except RuntimeError as error:
             # What grpc raises for every port it can't have.
             raise OSError(f"{address(settings.host, grpc_port)}: {error}") from error
+        if http_socket is None:
+            return cls(None, grpc, given_port)
+        app = create_app(core.gateway, core.lifecycle, core.metrics, core.limits, core.scrape)
         http = HttpServer(app, http_socket, max_message_bytes=core.limits.body_bytes)
         await http.start()
         return cls(http, grpc, given_port)
 
     async def close(self, grace_s: float) -> None:
         """Answers what is in flight, then stops."""
-        await asyncio.gather(self.http.stop(grace_s), self.grpc.stop(grace_s))
+        stops = [self.grpc.stop(grace_s)]
+        if self.http is not None:
+            stops.append(self.http.stop(grace_s))
+        await asyncio.gather(*stops)
 
 
 async def open_metrics_door(scrape: Scrape, listener: socket.socket) -> HttpServer:

@@ -13,8 +13,9 @@ from conveyor.wiring.state_directory import claim
 
 __all__ = ["serve"]
 
-# A short text costs a front end about twice what it costs an engine, over gRPC four times; with long texts front ends
-# have little to do and take no core from anybody. Beyond these, the device or the network is what is short.
+# A short text costs a front end about what it costs an engine, and over gRPC four times as much; with long texts front
+# ends have little to do and take no core from anybody. Fewer doors find more requests waiting at each, and what they do
+# for many at once costs less for each. Beyond these, the device or the network is what is short.
 _CORES_AN_ENGINE = 2
 _MOST_BY_DEFAULT = 8
 
@@ -45,7 +46,8 @@ def _serve(settings: ServeSettings) -> int:
         return serve_single(settings)
     from conveyor.wiring.processes.supervisor import supervise
 
-    return supervise(settings, front_ends, _engines(settings))
+    engines = _engines(settings)
+    return supervise(settings, front_ends, _http_front_ends(settings, front_ends, engines), engines)
 
 
 def _front_ends(settings: ServeSettings) -> int:
@@ -60,9 +62,20 @@ def _engines(settings: ServeSettings) -> int:
     """As told; else one for a CUDA device, and one for two cores where the cores are the device."""
     if settings.engines is not None:
         return settings.engines
-    if settings.device.startswith("cuda") or (settings.device == "auto" and _CUDA_DRIVER.exists()):
+    if _is_cuda(settings):
         return 1
     return max(1, min(_cores() // _CORES_AN_ENGINE, _MOST_BY_DEFAULT))
+
+
+def _http_front_ends(settings: ServeSettings, front_ends: int, engines: int) -> int:
+    """As told; else all before a CUDA device, and one for each engine where engines need the cores."""
+    if settings.http_frontends is not None:
+        return min(settings.http_frontends, front_ends)
+    return front_ends if _is_cuda(settings) else min(front_ends, engines)
+
+
+def _is_cuda(settings: ServeSettings) -> bool:
+    return settings.device.startswith("cuda") or (settings.device == "auto" and _CUDA_DRIVER.exists())
 
 
 def _cores() -> int:

@@ -20,7 +20,7 @@ class ChildProcess:
     """One that can be told things, waited for and killed.
 
     Args:
-        listener: What it serves, if it is a front end; stays open here.
+        listener: Where it speaks HTTP, if it does; stays open here.
         number: Its number among the engines, if it is one.
 
     Attributes:

@@ -42,7 +42,7 @@ class Begin:
     number: of an engine, from 0 on; one that is started in the place of another has the same.
     num_engines: how many there should be.
     state_key: signs exported sessions; empty for a front end.
-    http_fd: the listening socket that a front end inherits; None for an engine.
+    http_fd: the listening socket that a front end inherits; None for one without HTTP and for an engine.
     grpc_port: the port that the server holds for its front ends.
     """
 

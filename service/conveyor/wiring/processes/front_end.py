@@ -1,4 +1,4 @@
-"""A process that speaks HTTP and gRPC and has no device."""
+"""A process that speaks gRPC, and HTTP if it is given a socket for it, and has no device."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ async def run_front_end(member: Membership, begin: Begin, settings: ServeSetting
         settings, attached.fleet, member.metrics, member.scrape, has_engine=False, num_engines=begin.num_engines
     )
     Handover(engines, attached.accept)
-    assert begin.http_fd is not None
+    listener = socket.socket(fileno=begin.http_fd) if begin.http_fd is not None else None
     try:
-        doors = await Doors.open(core, settings, socket.socket(fileno=begin.http_fd), begin.grpc_port, shared=True)
+        doors = await Doors.open(core, settings, listener, begin.grpc_port, shared=True)
     except OSError as error:
         await member.leave(failure=f"cannot listen on {error}")
         return 1

@@ -60,10 +60,14 @@ _END_WITHIN_S = 3 * LAST_WRITES_S
 _QUEUED_CONNECTIONS = 2048
 
 
-def supervise(settings: ServeSettings, front_ends: int, engines: int) -> int:
-    """Runs the server until SIGTERM or SIGINT; returns the exit code."""
+def supervise(settings: ServeSettings, front_ends: int, http_front_ends: int, engines: int) -> int:
+    """Runs the server until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        http_front_ends: How many of the front ends speak HTTP beside gRPC, 1 or more.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Supervisor(settings, engines).run(front_ends))
+        return runner.run(_Supervisor(settings, engines).run(front_ends, http_front_ends))
 
 
 class _Supervisor:
@@ -84,13 +88,13 @@ class _Supervisor:
         self._numbers = itertools.count()
         self._collecting: dict[int, asyncio.Future[None]] = {}
 
-    async def run(self, front_ends: int) -> int:
+    async def run(self, front_ends: int, http_front_ends: int) -> int:
         """Starts the processes, watches them, and ends them."""
         began = time.monotonic()
         on_signals(self._stop)
         settings = self._settings
         try:
-            http = bind_shared(settings.host, settings.http_port, front_ends)
+            http = bind_shared(settings.host, settings.http_port, http_front_ends)
             # Held and never listened on: gRPC makes sockets of its own, and needs the port kept for them.
             grpc = bind_shared(settings.host, settings.grpc_port, 1)
             metrics = bind(settings.host, settings.metrics_port)
@@ -102,8 +106,8 @@ class _Supervisor:
             listener.listen(_QUEUED_CONNECTIONS)
         for number in range(self._num_engines):
             await self._start(Role.ENGINE, None, number)
-        for listener in http:
-            await self._start(Role.FRONT_END, listener)
+        for number in range(front_ends):
+            await self._start(Role.FRONT_END, http[number] if number < http_front_ends else None)
         # Imported now: it takes most of a second, in which the other processes start as well.
         open_metrics_door = await asyncio.to_thread(_import_metrics_door)
         metrics_door = await open_metrics_door(self._page, metrics)
