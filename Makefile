@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard $(KERNEL)
 serve: $(INSTALLED)  ## start the server on models/
 	@exec $(BIN)/conveyor serve
 
-test: $(INSTALLED)  ## run the test suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## run the test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-all: $(INSTALLED)  ## run the long tests too
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 1800

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import hypothesis
 import pytest
 
 # No test asserts on speed, and the machine that runs them may be busy.
 hypothesis.settings.register_profile("conveyor", deadline=None)
 hypothesis.settings.load_profile("conveyor")
+
+
+# Fixtures whose every form is a server of its own, which takes ten seconds to start.
+_SERVERS: Final = ("tiny_server", "shipped_server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, those that use one form of a server go to one of them, and else those
+    of a file."""
+    for item in items:
+        form = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        servers = [f"{name} {form[name]}" for name in _SERVERS if name in form]
+        item.add_marker(pytest.mark.xdist_group(servers[0] if servers else str(item.path)))
 
 
 @pytest.fixture
