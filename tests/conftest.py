@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         form = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         servers = [f"{name} {form[name]}" for name in _SERVERS if name in form]
-        item.add_marker(pytest.mark.xdist_group(servers[0] if servers else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(servers[0] if servers else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture

@@ -56,6 +56,9 @@ def _read_settings(flags: dict[str, object], config: Path | None = None) -> Serv
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:
     name = ".".join(map(str, location))
+    if not name:
+        # Of several settings together; the message names them.
+        return message
     return f"{name} (--{name.replace('_', '-')}, {ENVIRONMENT_PREFIX}{name.upper()}): {message}"
 
 

@@ -57,7 +57,7 @@ class ServeSettings(BaseSettings):
         ge=0,
         le=64,
         description="Processes that speak gRPC, and as many of them as --http-frontends says HTTP too, beside those of "
-        "the engines; 0 for one process that does all. By default one for each core.",
+        "the engines; 0 for one process that does all. By default one for each core, or as many as --http-frontends.",
     )
     http_frontends: int | None = Field(
         default=None,
@@ -153,8 +153,8 @@ class ServeSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _http_is_spoken_by_front_ends(self) -> ServeSettings:
-        if self.frontends and self.http_frontends and self.http_frontends > self.frontends:
-            raise ValueError(f"http_frontends is {self.http_frontends}, accepted is 1 to frontends ({self.frontends})")
+        if self.frontends is not None and (self.http_frontends or 0) > self.frontends:
+            raise ValueError(f"http_frontends must be at most frontends ({self.frontends}); got {self.http_frontends}")
         return self
 
     @classmethod

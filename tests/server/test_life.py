@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import signal
 import socket
@@ -223,7 +224,22 @@ def test_more_front_ends_for_http_than_there_are_end_the_start() -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
 
     assert 2 == ended.returncode
-    assert "http_frontends is 3, accepted is 1 to frontends (2)" in ended.stderr
+    assert "Error: Value error, http_frontends must be at most frontends (2); got 3\n" in ended.stderr
+
+
+def test_the_server_takes_all_descriptors_that_it_may_have(tiny_models: Path) -> None:
+    """And so holds more connections than the limit that it was started with."""
+    asked, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+    try:
+        with start_server(tiny_models, "--frontends", "1", "--engines", "1") as server:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (asked, most))
+            connections = open_connections(server, 350)
+            assert [200] * 350 == [ask_health(connection) for connection in connections]
+            for connection in connections:
+                connection.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (asked, most))
 
 
 @pytest.fixture(scope="module")

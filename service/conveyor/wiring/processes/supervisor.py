@@ -21,6 +21,7 @@ from conveyor.telemetry.merge import Family, lasting, merged, render
 from conveyor.telemetry.metrics import Metrics, Scrape
 from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
 from conveyor.wiring.engines import choose_state_key
+from conveyor.wiring.layout import Layout
 from conveyor.wiring.listeners import bind, bind_shared
 from conveyor.wiring.processes.child_process import ChildProcess
 from conveyor.wiring.processes.control import (
@@ -60,20 +61,16 @@ _END_WITHIN_S = 3 * LAST_WRITES_S
 _QUEUED_CONNECTIONS = 2048
 
 
-def supervise(settings: ServeSettings, front_ends: int, http_front_ends: int, engines: int) -> int:
-    """Runs the server until SIGTERM or SIGINT; returns the exit code.
-
-    Args:
-        http_front_ends: How many of the front ends speak HTTP beside gRPC, 1 or more.
-    """
+def supervise(settings: ServeSettings, layout: Layout) -> int:
+    """Runs the server until SIGTERM or SIGINT; returns the exit code."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Supervisor(settings, engines).run(front_ends, http_front_ends))
+        return runner.run(_Supervisor(settings, layout).run())
 
 
 class _Supervisor:
-    def __init__(self, settings: ServeSettings, engines: int) -> None:
+    def __init__(self, settings: ServeSettings, layout: Layout) -> None:
         self._settings = settings
-        self._num_engines = engines
+        self._layout = layout
         # One for all engines, also for those that are started later.
         self._state_key = choose_state_key(settings)
         self._children: list[ChildProcess] = []
@@ -88,13 +85,13 @@ class _Supervisor:
         self._numbers = itertools.count()
         self._collecting: dict[int, asyncio.Future[None]] = {}
 
-    async def run(self, front_ends: int, http_front_ends: int) -> int:
+    async def run(self) -> int:
         """Starts the processes, watches them, and ends them."""
         began = time.monotonic()
         on_signals(self._stop)
-        settings = self._settings
+        settings, layout = self._settings, self._layout
         try:
-            http = bind_shared(settings.host, settings.http_port, http_front_ends)
+            http = bind_shared(settings.host, settings.http_port, layout.http_front_ends)
             # Held and never listened on: gRPC makes sockets of its own, and needs the port kept for them.
             grpc = bind_shared(settings.host, settings.grpc_port, 1)
             metrics = bind(settings.host, settings.metrics_port)
@@ -104,15 +101,15 @@ class _Supervisor:
         for listener in http:
             # From now on connections wait here for their front end, also while one is started again.
             listener.listen(_QUEUED_CONNECTIONS)
-        for number in range(self._num_engines):
+        for number in range(layout.engines):
             await self._start(Role.ENGINE, None, number)
-        for number in range(front_ends):
-            await self._start(Role.FRONT_END, http[number] if number < http_front_ends else None)
+        for number in range(layout.front_ends):
+            await self._start(Role.FRONT_END, http[number] if number < len(http) else None)
         # Imported now: it takes most of a second, in which the other processes start as well.
         open_metrics_door = await asyncio.to_thread(_import_metrics_door)
         metrics_door = await open_metrics_door(self._page, metrics)
         say_addresses(settings.host, http[0].getsockname()[1], self._grpc_port, metrics.getsockname()[1])
-        ready = asyncio.ensure_future(self._let_in(front_ends, began))
+        ready = asyncio.ensure_future(self._let_in(began))
         await self._stop.wait()
         ready.cancel()
         await self._end(metrics_door)
@@ -121,10 +118,12 @@ class _Supervisor:
         say("stopped")
         return 0
 
-    async def _let_in(self, front_ends: int, began: float) -> None:
+    async def _let_in(self, began: float) -> None:
         """Once every front end is ready, opens them together: until then one might refuse what another answers."""
         # One that is being started again is not among them for a moment.
-        await self._until(lambda: sum(child.ready is not None for child in self._front_ends()) >= front_ends)
+        await self._until(
+            lambda: sum(child.ready is not None for child in self._front_ends()) >= self._layout.front_ends
+        )
         first = next(child.ready for child in self._front_ends() if child.ready)
         say(f"  device   {first.device}")
         for line in first.models:
@@ -142,7 +141,7 @@ class _Supervisor:
             role,
             self._settings.model_dump_json(exclude=set(SECRETS)),
             number,
-            self._num_engines,
+            self._layout.engines,
             self._state_key if role is Role.ENGINE else b"",
             listener.fileno() if listener is not None else None,
             self._grpc_port,
