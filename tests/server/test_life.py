@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -163,7 +164,7 @@ def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
 
         assert 0 == server.process.wait(100)
         answer = outcome()
-        assert answer is not None
+        assert isinstance(answer, httpx.Response), repr(answer)
         assert 200 == answer.status_code
 
 
@@ -185,7 +186,7 @@ def test_a_second_signal_of_either_kind_ends_the_process(slow_models: Path) -> N
         with httpx.Client(base_url=server.http, trust_env=False) as http:
             _health_once_it_drains(http)
         assert -signal.SIGINT == server.stop(signal.SIGINT)
-        assert outcome() is None
+        assert isinstance(outcome(), httpx.TransportError)
 
 
 def test_a_device_that_is_not_there_is_named(tiny_models: Path) -> None:
@@ -268,18 +269,20 @@ def _samples(text: str) -> dict[str, float]:
 
 
 @contextmanager
-def _long_request(server: ServerProcess, words: int) -> Iterator[Callable[[], httpx.Response | None]]:
-    """A request that is being computed while the block runs; its answer, or None if it never came."""
-    answers: list[httpx.Response] = []
+def _long_request(server: ServerProcess, words: int) -> Iterator[Callable[[], Any]]:
+    """A request that is being computed while the block runs; its answer, or why none came."""
+    answers: list[httpx.Response | httpx.TransportError] = []
     body = {"inputs": "good film " * (words // 2)}
 
     def ask() -> None:
-        with suppress(httpx.TransportError):
+        try:
             answers.append(httpx.post(f"{server.http}/v1/sentiment", json=body, timeout=90, trust_env=False))
+        except httpx.TransportError as error:
+            answers.append(error)
 
-    def outcome() -> httpx.Response | None:
+    def outcome() -> httpx.Response | httpx.TransportError:
         asking.join()
-        return answers[0] if answers else None
+        return answers[0]
 
     asking = threading.Thread(target=ask)
     asking.start()
