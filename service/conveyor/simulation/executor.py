@@ -113,7 +113,7 @@ class SimulatedExecutor:
     def advance(self, key: ModelKey, scans: Sequence[SimulatedScan], phase: int, steps: int, rows: int) -> None:
         """Goes on with long rows."""
         assert key in self._loaded
-        self._spend(self._costs.cut_s + self._costs.step_s(rows) * steps / scans[0].num_phases)
+        self._spend((self._costs.cut_s + self._costs.step_s(rows) * steps) / scans[0].num_phases)
         for scan in scans:
             scan.advance(phase, steps)
 

@@ -268,9 +268,23 @@ def test_long_rows_are_those_that_would_hold_the_device() -> None:
     for rows in (2, 16):
         steps = chunk_steps(rows, 2, 10_000, 10_000, slow, limits.slice_s)
         assert steps in STEP_BUCKETS
-        assert slow.cut_s + steps * slow.step_s(rows) / 2 <= limits.slice_s
+        assert (slow.cut_s + steps * slow.step_s(rows)) / 2 <= limits.slice_s
     assert 4 == chunk_steps(2, 2, 3, 10_000, COSTS, limits.slice_s)
     assert 2 == chunk_steps(2, 2, 10_000, 3, COSTS, limits.slice_s)
+
+
+@given(
+    cut_s=st.floats(1e-6, 1.0),
+    row_step_s=st.floats(1e-7, 1e-3),
+    phases=st.integers(1, 16),
+    rows=st.sampled_from([2, 16]),
+)
+def test_a_long_row_moves_on_whatever_a_cut_costs(cut_s: float, row_step_s: float, phases: int, rows: int) -> None:
+    """At least a third of its time is its steps, unless a chunk is as long as chunks get: a table that was measured on
+    a busy machine once made a text of 30 000 words take minutes instead of seconds."""
+    costs = replace(uniform_costs(row_step_s=row_step_s, call_s=1e-4), cut_s=cut_s)
+    steps = chunk_steps(rows, phases, 10_000, 10_000, costs, 0.02)
+    assert 3 * steps * costs.step_s(rows) >= costs.cut_s or steps == STEP_BUCKETS[-1]
 
 
 def test_a_large_request_leaves_room_between_its_rows() -> None:

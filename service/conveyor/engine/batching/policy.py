@@ -194,17 +194,21 @@ def longest_whole(costs: CostTable, slice_s: float) -> int:
 def chunk_steps(rows: int, phases: int, remaining: int, fitting: int, costs: CostTable, slice_s: float) -> int:
     """How many steps rows in chunks go on before others get a turn: the most that fit into a slice and are needed.
 
+    Where a cut takes up most of a slice, the steps between two cuts take as long as one: in less they would hardly move
+    on. That may be a model of many layers, or a table that was measured while the machine was busy with other things.
+
     Args:
         rows: Rows computed together.
         phases: Directions × layers that a step passes through; one chunk runs one of them.
         remaining: Steps that the longest of the rows still needs in its phase.
         fitting: Steps that there is memory for.
     """
-    cut_s = costs.cut_s * costs.factor
+    cut_s = costs.cut_s * costs.factor / phases
     per_step_s = costs.step_s(rows) / phases
+    most_s = max(slice_s - cut_s, cut_s)
     chosen = STEP_BUCKETS[0]
     for steps in STEP_BUCKETS[1:]:
-        if chosen >= remaining or steps > fitting or cut_s + steps * per_step_s > slice_s:
+        if chosen >= remaining or steps > fitting or steps * per_step_s > most_s:
             break
         chosen = steps
     return chosen
