@@ -16,7 +16,7 @@ from conveyor.features.series import SeriesEncoder
 from conveyor.features.tags import spans_from_tags
 from conveyor.features.text import TextEncoder
 from conveyor.features.time import parse_frequency, timestamps
-from conveyor.gateway.dispatcher import RowResult
+from conveyor.gateway.posted import RowResult
 from conveyor.spec import ForecastSpec, PackageSpec, SentimentSpec, TagSpec
 from conveyor.wire.messages import Inputs, Rows
 

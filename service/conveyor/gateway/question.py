@@ -11,7 +11,7 @@ from conveyor.errors import ConveyorError
 from conveyor.gateway.admission import Room
 from conveyor.gateway.answering import Answering
 from conveyor.gateway.call import Call
-from conveyor.gateway.dispatcher import Posted
+from conveyor.gateway.posted import Posted
 from conveyor.gateway.translation import Items
 from conveyor.wire.messages import Rows
 

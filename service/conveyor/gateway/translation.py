@@ -10,8 +10,8 @@ from conveyor.domain import Forecast, Sentiment, Series, Tagging
 from conveyor.errors import InvalidArgument
 from conveyor.gateway.checks import check_horizon, check_levels, check_series, check_text, check_texts, check_tokens
 from conveyor.gateway.codecs import ForecastCodec, ForecastItem, SentimentCodec, TagCodec, TaggedText
-from conveyor.gateway.dispatcher import RowResult
 from conveyor.gateway.limits import Limits
+from conveyor.gateway.posted import RowResult
 from conveyor.wire.messages import Inputs, Rows
 
 __all__ = ["ForecastItems", "Items", "SentimentItems", "TagItems"]

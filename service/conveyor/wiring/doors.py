@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from conveyor.api.rest.app import create_app
-from conveyor.api.rest.server import HttpServer
-from conveyor.api.rest.service import create_metrics_app
 from conveyor.api.rpc.server import GrpcServer
 from conveyor.settings import ServeSettings
-from conveyor.telemetry.metrics import Scrape
 from conveyor.wiring.core import Core
 from conveyor.wiring.listeners import address
 
-__all__ = ["Doors", "open_metrics_door"]
+__all__ = ["Doors"]
+
+if TYPE_CHECKING:
+    from conveyor.api.rest.server import HttpServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,10 @@ class Doors:
             raise OSError(f"{address(settings.host, grpc_port)}: {error}") from error
         if http_socket is None:
             return cls(None, grpc, given_port)
+        # Not before: a front end that speaks gRPC alone needs no web framework.
+        from conveyor.api.rest.app import create_app
+        from conveyor.api.rest.server import HttpServer
+
         app = create_app(core.gateway, core.lifecycle, core.metrics, core.limits, core.scrape)
         http = HttpServer(app, http_socket, max_message_bytes=core.limits.body_bytes)
         await http.start()
@@ -70,10 +74,3 @@ class Doors:
         if self.http is not None:
             stops.append(self.http.stop(grace_s))
         await asyncio.gather(*stops)
-
-
-async def open_metrics_door(scrape: Scrape, listener: socket.socket) -> HttpServer:
-    """Serves the metrics on a port of their own."""
-    server = HttpServer(create_metrics_app(scrape), listener)
-    await server.start()
-    return server

@@ -16,9 +16,10 @@ from conveyor.lifecycle.phase import Phase
 from conveyor.settings import ServeSettings
 from conveyor.wiring.console import on_signals, say, say_addresses, say_failure
 from conveyor.wiring.core import Core, build_core
-from conveyor.wiring.doors import Doors, open_metrics_door
+from conveyor.wiring.doors import Doors
 from conveyor.wiring.engines import choose_state_key, session_options
 from conveyor.wiring.listeners import bind
+from conveyor.wiring.metrics_door import open_metrics_door
 from conveyor.wiring.serving import drain, freeze, model_lines, refresh_for_ever
 
 __all__ = ["serve_single"]

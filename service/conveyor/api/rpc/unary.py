@@ -149,9 +149,8 @@ class Method(Generic[RequestT, AnswerT]):
         return payload
 
     async def _read_and_answer(self, raw: bytes, arrival: _Arrival, call: Call) -> bytes:
-        call.priority = arrival.priority()
         # Before it takes room that others need.
-        self.check_size(raw)
+        self.set_terms(raw, arrival, call)
         return await self._answer(await self.door.offload.read(len(raw), lambda: self.read(raw)), call)
 
     async def _answer(self, reading: Reading[Awaitable[AnswerT]], call: Call) -> bytes:
@@ -162,8 +161,14 @@ class Method(Generic[RequestT, AnswerT]):
         size = num_values(answer) if isinstance(answer, Answer) else sum(map(forecast_size, answer.results.values()))
         return await self.door.offload.write(size, lambda: self.write(answer))
 
-    def check_size(self, raw: bytes) -> None:
-        """Raises PayloadTooLarge if a message is over the limit."""
+    def set_terms(self, raw: bytes, arrival: _Arrival, call: Call) -> None:
+        """Takes over how urgent a call is.
+
+        Raises:
+            InvalidArgument: What its metadata say of that is not what is accepted.
+            PayloadTooLarge: Its message is over the limit.
+        """
+        call.priority = arrival.priority()
         limit_bytes = self.door.limits.body_bytes
         if len(raw) > limit_bytes:
             raise PayloadTooLarge(f"the message is too large; at most {limit_bytes} bytes are accepted")
@@ -216,8 +221,7 @@ class _SmallCall(SmallRequest[bytes | ConveyorError]):
         return Reading(lambda _: question, self._field)
 
     def _read(self, raw: bytes) -> Ask[Any]:
-        self._call.priority = self._arrival.priority()
-        self._method.check_size(raw)
+        self._method.set_terms(raw, self._arrival, self._call)
         reading: Reading[Any] = self._method.read(raw)
         self._field = reading.field
         return reading.ask

@@ -270,6 +270,6 @@ class _Supervisor:
 
 
 def _import_metrics_door() -> Callable[[Scrape, socket.socket], Awaitable[HttpServer]]:
-    from conveyor.wiring.doors import open_metrics_door
+    from conveyor.wiring.metrics_door import open_metrics_door
 
     return open_metrics_door
