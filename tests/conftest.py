@@ -6,10 +6,15 @@ from typing import Final
 
 import hypothesis
 import pytest
+import structlog
 
 # No test asserts on speed, and the machine that runs them may be busy.
 hypothesis.settings.register_profile("conveyor", deadline=None)
 hypothesis.settings.load_profile("conveyor")
+
+# structlog's own way to show an exception, with colours and all variables, takes a tenth of a second each, and property
+# tests provoke thousands.
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
 # Fixtures whose every form is a server of its own, which takes ten seconds to start.

@@ -188,13 +188,16 @@ def test_short_rows_go_on_beside_a_long_one() -> None:
     """A text of 10 000 steps neither stalls short ones nor is put off by them for ever."""
     bench = Bench()
     bench.submit({0: [1] * 10_000})
+    answered: set[int] = set()
     for n in range(1, 1000):
         before = bench.clock.now
         bench.submit({n: [1] * 10})
-        while n not in bench.answers():
+        while n not in answered:
             bench.loop.step()
+            answered.update(bench.answers())
+            bench.replies.clear()
         assert bench.clock.now - before < 0.003
-    assert 0 in bench.answers()
+    assert 0 in answered
 
 
 def test_long_rows_join_those_under_way() -> None:

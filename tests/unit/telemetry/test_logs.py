@@ -25,10 +25,11 @@ class _Terminal(io.StringIO):
 def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
+    configuration = structlog.get_config()
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
-    structlog.reset_defaults()
+    structlog.configure(**configuration)
 
 
 def _lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
