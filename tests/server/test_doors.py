@@ -80,7 +80,7 @@ def test_a_name_of_any_length_is_not_found(http: httpx.Client, rpc: Client) -> N
 
 def test_the_metrics_port_has_the_manners_of_the_others(tiny_server: ServerProcess) -> None:
     """Its refusals have the error body, its answers a request id."""
-    answer = httpx.get(tiny_server.metrics.replace("/metrics", "/nothing"), trust_env=False)
+    answer = httpx.get(tiny_server.metrics.replace("/metrics", "/nothing"), trust_env=False, timeout=60)
 
     assert (404, "NOT_FOUND") == (answer.status_code, answer.json()["code"])
     assert answer.headers["x-request-id"]

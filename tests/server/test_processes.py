@@ -32,7 +32,7 @@ def server(tiny_models: Path) -> Iterator[ServerProcess]:
 
 def test_an_engine_that_is_lost_is_started_again(server: ServerProcess) -> None:
     """Meanwhile requests are refused with 503 and the server says it is not ready; then all is as before."""
-    with httpx.Client(base_url=server.http, trust_env=False) as http:
+    with httpx.Client(base_url=server.http, trust_env=False, timeout=60) as http:
         before = http.post("/v1/tag", json={"inputs": "a good film"}).json()
         os.kill(_pids(server, "engine")[0], signal.SIGKILL)
         refused = _until(lambda: _ask(http), lambda answer: answer.status_code != 200)
@@ -47,7 +47,7 @@ def test_an_engine_that_is_lost_is_started_again(server: ServerProcess) -> None:
 
 def test_a_front_end_that_is_lost_is_started_again(server: ServerProcess) -> None:
     """The other one and the engine go on, both doors stay open, and what was counted is not forgotten."""
-    with httpx.Client(base_url=server.http, trust_env=False) as http:
+    with httpx.Client(base_url=server.http, trust_env=False, timeout=60) as http:
         assert 200 == _ask(http).status_code
     assert 1 == _answered(server)
     for pid in _pids(server, "front end"):
@@ -108,14 +108,14 @@ def test_every_front_end_answers_and_one_page_counts_them_all(server: ServerProc
     """Connections are spread; both doors and both metrics pages show the sum."""
 
     def ask(_: int) -> str:
-        with httpx.Client(base_url=server.http, trust_env=False) as http:
+        with httpx.Client(base_url=server.http, trust_env=False, timeout=60) as http:
             assert 200 == _ask(http).status_code
             return "ok"
 
     with ThreadPoolExecutor(4) as pool:
         assert 40 == len(list(pool.map(ask, range(40))))
     assert 40 == _answered(server)
-    page = httpx.get(f"{server.http}/metrics", trust_env=False).text
+    page = httpx.get(f"{server.http}/metrics", trust_env=False, timeout=60).text
     assert 40 == _value(page, 'conveyor_queue_duration_seconds_count{model="sentiment-en"}')
     assert 1 == _value(page, 'conveyor_model_loaded{model="sentiment-en",version="1"}')
 
@@ -148,7 +148,7 @@ def _call_anew(server: ServerProcess) -> str | None:
 
 
 def _answered(server: ServerProcess) -> float:
-    page = httpx.get(server.metrics, trust_env=False).text
+    page = httpx.get(server.metrics, trust_env=False, timeout=60).text
     lines = [line for line in page.splitlines() if line.startswith("conveyor_requests_total") and 'code="OK"' in line]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 

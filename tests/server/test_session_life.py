@@ -88,5 +88,5 @@ def _steps_written(directory: Path) -> list[int]:
 
 
 def _metric(server: ServerProcess, name: str) -> float:
-    lines = httpx.get(server.metrics, trust_env=False).text.splitlines()
+    lines = httpx.get(server.metrics, trust_env=False, timeout=60).text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + "{"))

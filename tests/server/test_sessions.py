@@ -217,7 +217,7 @@ def test_sessions_are_counted(http: httpx.Client, tiny_server: ServerProcess) ->
     with socket(tiny_server, session) as over_ws:
         over_ws.send('{"values": [1]}')
         over_ws.recv()
-    page = httpx.get(tiny_server.metrics, trust_env=False).text
+    page = httpx.get(tiny_server.metrics, trust_env=False, timeout=60).text
     counted = [line for line in page.splitlines() if 'protocol="ws"' in line and 'code="OK"' in line]
     assert any(
         line.startswith("conveyor_requests_total") and 'model="forecast-electricity"' in line for line in counted

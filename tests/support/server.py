@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["ServerProcess", "ask_health", "open_connections", "start_server"]
 
-_READY_TIMEOUT_S = 90.0
+_READY_TIMEOUT_S = 200.0
 
 
 @dataclass
@@ -25,11 +25,13 @@ class ServerProcess:
     """A server that said it is ready.
 
     lines: what it printed so far.
+    read_to_end: set when there will be no more.
     """
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
+    read_to_end: threading.Event = field(default_factory=threading.Event)
 
     @property
     def http(self) -> str:
@@ -48,7 +50,9 @@ class ServerProcess:
 
     @property
     def output(self) -> str:
-        """All it printed."""
+        """All it printed; once it has ended, to its last line."""
+        if self.process.poll() is not None:
+            self.read_to_end.wait(_READY_TIMEOUT_S)
         return "\n".join(self.lines)
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 60.0) -> int:
@@ -68,6 +72,7 @@ class ServerProcess:
             self.lines.append(line.rstrip("\n"))
             if line.startswith("ready"):
                 self.ready.set()
+        self.read_to_end.set()
         self.ready.set()
 
 

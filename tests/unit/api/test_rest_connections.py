@@ -254,12 +254,12 @@ async def test_a_connection_that_asks_no_more_is_closed(client, server, together
     await client.send(_post("first"))
     await client.label()
     (connection,) = server._server.server_state.connections
-    connection.timeout_keep_alive = 0.2
+    connection.timeout_keep_alive = 1.5
     for _ in range(2):
         await client.send(_post("a") * together)
         for _ in range(together):
             await client.label()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
 
     async with asyncio.timeout(30):
         assert b"" == await client.reader.read()

@@ -189,8 +189,9 @@ async def test_a_socket_is_refused_or_sent_away(client, session, lifecycle: Life
     assert 404 == raised.value.response.status_code
     async with socket(client, session) as stream:
         engine.held = True
+        sent = len(engine.blocks)
         await stream.send('{"values": [3], "id": "last"}')
-        await asyncio.sleep(0.05)
+        await until(lambda: len(engine.blocks) > sent)
         lifecycle.set(Phase.DRAINING)
         engine.answer(engine.blocks[-1])
         assert ("last", 3) == (lambda answer: (answer["id"], answer["steps"]))(json.loads(await stream.recv()))

@@ -279,7 +279,7 @@ async def test_calls_carry_the_request_id(call: RawCall, gateway: FakeGateway) -
 
 async def test_the_callers_deadline_is_the_calls(call: RawCall, gateway: FakeGateway, request_count, counted) -> None:
     """The gateway learns the deadline; without one it is the server's own."""
-    error, _, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["wait"]), timeout=0.05))
+    error, _, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["wait"]), timeout=1.0))
     await call("Sentiment", pb.SentimentRequest(inputs=["a"]))
     await counted(code="DEADLINE_EXCEEDED")
 
@@ -292,8 +292,8 @@ async def test_a_deadline_that_passes_before_a_call_is_read_is_counted_as_one(
     call: RawCall, gateway: FakeGateway, request_count, counted
 ) -> None:
     """It is known from the call's arrival on."""
-    gateway.gather_s = 0.3
-    error, _, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["a"]), timeout=0.05))
+    gateway.gather_s = 1.5
+    error, _, _ = await _refusal(call("Sentiment", pb.SentimentRequest(inputs=["a"]), timeout=1.0))
     await counted(protocol="grpc")
 
     assert grpc.StatusCode.DEADLINE_EXCEEDED == error.code()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
@@ -13,6 +14,9 @@ from fake_gateway import FakeGateway, FakeQuestion
 from conveyor.api.rpc.calls import SERVICE, service_handler
 from conveyor.api.rpc.proto.conveyor.v1 import conveyor_pb2 as pb
 from conveyor.api.rpc.running import RunningCalls
+from conveyor.api.rpc.unary import left
+from conveyor.errors import Cancelled, ConveyorError, DeadlineExceeded
+from conveyor.gateway.call import Call
 from conveyor.gateway.limits import Limits
 
 pytestmark = pytest.mark.anyio
@@ -63,3 +67,11 @@ async def test_a_stop_ends_a_call_that_a_task_is_about_to_take_over(metrics, req
     assert grpc.StatusCode.UNAVAILABLE == context.status
     assert 1 == request_count(protocol="grpc", code="UNAVAILABLE")
     assert 1 == len(dropped)
+
+
+@pytest.mark.parametrize(("before_s", "reason"), [(0.02, DeadlineExceeded), (60.0, Cancelled)])
+async def test_a_caller_that_leaves_just_before_its_deadline_has_met_it(
+    before_s: float, reason: type[ConveyorError]
+) -> None:
+    """Its own clock runs out first: what is left of its deadline takes a moment to arrive."""
+    assert isinstance(left(Call("sentiment", "grpc", "r", time.monotonic() + before_s)), reason)

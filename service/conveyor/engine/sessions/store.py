@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ _FILE = "sessions.sqlite"
 _MOST_PAGES: Final = 32_768
 # Several engines write in turn.
 _BUSY_S = 30.0
+_AGAIN_AFTER_S: Final = 0.01
 # Of one statement.
 _MOST_KEYS: Final = 500
 
@@ -61,7 +63,7 @@ class StateDirectory:
         try:
             self._database = sqlite3.connect(file, timeout=_BUSY_S, isolation_level=None)
             # A transaction survives the process; the last ones need not survive the machine.
-            self._database.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(self._database)
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}")
             self._database.executescript(_SCHEMA)
@@ -145,6 +147,24 @@ class StoredSessions:
         query = f"SELECT key FROM sessions WHERE model = ? AND part IN ({self._parts}) AND used < ? LIMIT ?"
         with _using(self._database) as database:
             return [key for (key,) in database.execute(query, (self._model, before, most))]
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Has changes written beside the file first, once for all of its users.
+
+    Where several begin with a new file together, all but one are told that it is busy, at once: SQLite does not wait
+    here as it does elsewhere.
+    """
+    give_up_at = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_AGAIN_AFTER_S)
+        else:
+            return
 
 
 def _tidy(file: Path) -> None:

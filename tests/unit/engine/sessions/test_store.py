@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from conveyor.engine.executors.torch_executor import TorchExecutor
 from conveyor.engine.sessions.options import SessionOptions
+from conveyor.engine.sessions.store import StateDirectory
 from conveyor.errors import NotFound
 from conveyor.wire.sessions import SessionCall, engine_of
 from support.sessions import Ask, SessionEngine, key
@@ -175,6 +178,21 @@ def test_each_engine_has_its_own_part_of_the_directory(start: Start) -> None:
         assert int((engine_of(keys, 3) == number).sum()) == _live(engine)
     for number, owner in enumerate(engine_of(keys, 3).tolist()):
         assert 3 == engines[owner].loop.session(SessionCall("tell", MODEL, key(number))).steps
+
+
+def test_engines_may_open_a_new_directory_together(tmp_path: Path) -> None:
+    """At the first start of a server all do, and none is refused."""
+    together = threading.Barrier(4)
+
+    def open_and_close(directory: Path, engine: int) -> None:
+        together.wait(60)
+        StateDirectory(directory, engine, 4).close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for attempt in range(20):
+            opened = [threads.submit(open_and_close, tmp_path / str(attempt), engine) for engine in range(4)]
+            for each in opened:
+                each.result(60)
 
 
 def test_sessions_of_another_package_are_not_taken_for_this_ones(start: Start, package: Path, tmp_path: Path) -> None:
