@@ -122,7 +122,7 @@ def test_a_port_that_is_taken_is_named(tiny_models: Path) -> None:
 def test_a_stop_answers_what_is_in_flight_and_refuses_what_is_new(slow_models: Path, number: signal.Signals) -> None:
     """Requests accepted before the signal are answered, later ones and health get 503, and the process ends with 0."""
     with (
-        start_server(slow_models, "--drain-timeout", "100", "--frontends", "1", "--engines", "1") as server,
+        start_server(slow_models, "--drain-timeout", "100") as server,
         _long_request(server, words=30_000) as outcome,
     ):
         server.process.send_signal(number)
@@ -151,8 +151,8 @@ def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
         start_server(slow_models, "--drain-timeout", "100", "--frontends", "2", "--http-frontends", "2") as server,
         _long_request(server, words=30_000) as outcome,
     ):
-        connections = open_connections(server, 8)
-        assert [200] * 8 == [ask_health(connection) for connection in connections]
+        connections = open_connections(server, 16)
+        assert [200] * 16 == [ask_health(connection) for connection in connections]
         server.process.send_signal(signal.SIGTERM)
         # Enough to meet either front end.
         for _ in range(8):
@@ -160,7 +160,7 @@ def test_a_stop_is_told_on_every_open_connection(slow_models: Path) -> None:
                 _health_once_it_drains(http)
         # A front end with nothing to answer would be gone by then.
         time.sleep(0.5)
-        assert [503] * 8 == [ask_health(connection) for connection in connections]
+        assert [503] * 16 == [ask_health(connection) for connection in connections]
         for connection in connections:
             connection.close()
 

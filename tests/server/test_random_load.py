@@ -67,7 +67,7 @@ def test_every_request_ends_once_and_right(tiny_server: ServerProcess, plans: li
             assert 200 == answer.status_code, answer.text
             (result,) = answer.json()["results"]
             assert alone[plan.text]["label"] == result["label"]
-            assert abs(alone[plan.text]["score"] - result["score"]) <= 1e-5
+            assert abs(alone[plan.text]["score"] - result["score"]) <= 1e-6
 
 
 async def _run(server: ServerProcess, plans: list[Plan]) -> list[httpx.Response | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conveyor.bench.latency import MAX_S, Latencies
@@ -28,8 +28,6 @@ def test_a_quantile_is_the_order_statistic_to_three_digits(values: list[float], 
     assert expected_ms == pytest.approx(recorded(values).quantile_ms(percent), rel=1.1e-3, abs=1.1e-3)
 
 
-# A histogram's encoding takes a tenth of a second.
-@settings(max_examples=20)
 @given(values=durations)
 def test_the_encoded_form_keeps_every_count(values: list[float]) -> None:
     """What is read back gives the same numbers."""
